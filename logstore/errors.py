@@ -1,0 +1,78 @@
+"""The one tree of errors that logstore raises, named by what a caller can do about them.
+
+Every error carries the facts a report needs (path, position, offset) as fields; the sentence is put together here and
+nowhere else. `OSError` from the operating system passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class LogstoreError(Exception):
+    """Base of all errors raised by logstore.
+
+    Args:
+        reason: what is wrong, as a clause without a full stop.
+        path: the file it was found in.
+        position: byte in that file (or in the given buffer) where it was found.
+        offset: logical record number, where one is known.
+        remedy: what the reader can do about it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        position: int | None = None,
+        offset: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = None if path is None else os.fspath(path)
+        self.position = position
+        self.offset = offset
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{self.path}: "
+        at = [] if self.position is None else [f"at position {self.position}"]
+        if self.offset is not None:
+            at.append(f"offset {self.offset}")
+        place = f" ({', '.join(at)})" if at else ""
+        remedy = "" if self.remedy is None else f"; {self.remedy}"
+        return f"{where}{self.reason}{place}{remedy}"
+
+
+class CorruptRecordError(LogstoreError):
+    """The bytes of a batch are not those that were written: its size or CRC is wrong."""
+
+
+class InvalidRecordError(LogstoreError):
+    """A batch whose bytes are intact contradicts itself: counts, lengths or varints inside it do not add up."""
+
+
+class UnsupportedFormatError(LogstoreError):
+    """Well-formed data of a version, codec or type that logstore does not know."""
+
+
+class BatchTooLargeError(LogstoreError):
+    """A batch, or what it decompresses to, is larger than the caller's cap; raise the cap to read it."""
+
+
+class CorruptIndexError(LogstoreError):
+    """An offset, time or transaction index contradicts itself; it can be rebuilt from the log."""
+
+
+class CorruptSnapshotError(LogstoreError):
+    """A producer snapshot cannot be trusted; it can be rebuilt from the log."""
+
+
+class CorruptCheckpointError(LogstoreError):
+    """A checkpoint or properties file cannot be read as what its name says."""
+
+
+class InvalidNameError(LogstoreError):
+    """A file, directory or topic name does not follow Kafka's rules."""

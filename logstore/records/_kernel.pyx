@@ -1,0 +1,1010 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: nonecheck=False, embedsignature=True
+"""The compiled kernel: the same functions as `_kernel_py.py`, which says what each of them means.
+
+Free functions on buffers and integers: no I/O, no state, therefore thread-safe. Every length read from a buffer is
+bounded by the bytes that are there before it is used. Functions that make no Python objects release the GIL.
+"""
+
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from zlib import crc32
+
+from crc32c import crc32c
+
+from logstore.errors import InvalidRecordError
+from logstore.records.header import FLAW_REASONS, BatchHeader, RecordStats
+from logstore.records.record import Record
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        PyObject* (*tp_alloc)(PyTypeObject*, Py_ssize_t) except NULL
+    void PyTuple_SET_ITEM(PyObject* tuple, Py_ssize_t index, PyObject* item)
+    PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) except NULL
+    PyObject* PyLong_FromLongLong(long long value) except NULL
+    PyObject* PyBytes_New "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    PyObject* PyTuple_New(Py_ssize_t size) except NULL
+    void Py_IncRef(PyObject* object)
+    void Py_DecRef(PyObject* object)
+    PyObject* Py_None
+
+# The numbers of header.py, as C constants: on disk, or shared with the twin. Never change one alone.
+cdef enum:
+    OVERHEAD = 12
+    MAGIC_AT = 16
+    UP_TO_MAGIC = 17
+    HEADER_V2 = 61
+    INT32_MAX = 2147483647
+
+cdef enum:  # WalkEnd
+    END = 0
+    INCOMPLETE = 1
+    BAD_SIZE = 2
+    BAD_MAGIC = 3
+    BAD_CRC = 4
+
+cdef enum:  # Flaw
+    RECORDS_END_EARLY = 1
+    RECORD_TOO_LONG = 2
+    VARINT_ENDLESS = 3
+    FIELD_TOO_LONG = 4
+    HEADER_COUNT = 5
+    HEADER_KEY_NULL = 6
+    RECORD_SLACK = 7
+    BYTES_LEFT = 8
+    NO_MEMORY = 100  # of the compiled kernel alone
+
+cdef enum:  # LineMode and ByteEncoding
+    JSON = 0
+    TEXT = 1
+    UTF8 = 0
+    BASE64 = 1
+
+
+cdef PyTypeObject* RECORD_TYPE = <PyTypeObject*>Record
+cdef PyTypeObject* HEADER_TYPE = <PyTypeObject*>BatchHeader
+
+
+cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | <uint32_t>p[3]
+
+
+cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t>big32(p) << 32) | <uint64_t>big32(p + 4)
+
+
+cdef inline int smallest(int magic) noexcept nogil:
+    return 14 if magic == 0 else 22 if magic == 1 else HEADER_V2 - OVERHEAD
+
+
+# ---------------------------------------------------------------- batches
+
+
+def walk_batches(buffer, Py_ssize_t start, Py_ssize_t end, int64_t base_position, bint verify):
+    cdef Py_buffer view
+    cdef Py_ssize_t position = start, total
+    cdef int status = END, magic
+    cdef int64_t size
+    cdef const uint8_t* p
+    cdef list headers = []
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        end = min(end, view.len)
+        while position < end:
+            p = <const uint8_t*>view.buf + position
+            if end - position < UP_TO_MAGIC:
+                status = INCOMPLETE
+                break
+            size = <int32_t>big32(p + 8)
+            magic = p[MAGIC_AT]
+            if size < 14:
+                status = BAD_SIZE
+                break
+            if magic > 2:
+                status = BAD_MAGIC
+                break
+            if size < smallest(magic):
+                status = BAD_SIZE
+                break
+            total = OVERHEAD + size
+            if total > end - position:
+                status = INCOMPLETE
+                break
+            if verify:
+                # These views end with the call: the checksum functions keep no reference.
+                if magic == 2:
+                    crc = crc32c(PyMemoryView_FromMemory(<char*>p + 21, total - 21, PyBUF_READ))
+                else:
+                    crc = crc32(PyMemoryView_FromMemory(<char*>p + 16, total - 16, PyBUF_READ))
+                if <uint32_t>crc != (big32(p + 17) if magic == 2 else big32(p + 12)):
+                    status = BAD_CRC
+                    break
+            headers.append(make_header(p, magic, total, base_position + position))
+            position += total
+        return headers, position, status
+    finally:
+        PyBuffer_Release(&view)
+
+
+def parse_header(buffer, Py_ssize_t position, int64_t file_position):
+    cdef Py_buffer view
+    cdef const uint8_t* p
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        p = <const uint8_t*>view.buf + position
+        return make_header(p, p[MAGIC_AT], OVERHEAD + <int64_t><int32_t>big32(p + 8), file_position)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef object make_header(const uint8_t* p, int magic, int64_t total, int64_t position):
+    cdef int64_t values[14]
+    cdef PyObject* header
+    cdef int i
+    cdef object result
+    values[0] = position
+    values[1] = total
+    values[2] = <int64_t>big64(p)
+    values[4] = magic
+    if magic == 2:
+        values[3] = <int32_t>big32(p + 12)
+        values[5] = big32(p + 17)
+        values[6] = <int16_t>((<uint16_t>p[21] << 8) | p[22])
+        values[7] = <int32_t>big32(p + 23)
+        values[8] = <int64_t>big64(p + 27)
+        values[9] = <int64_t>big64(p + 35)
+        values[10] = <int64_t>big64(p + 43)
+        values[11] = <int16_t>((<uint16_t>p[51] << 8) | p[52])
+        values[12] = <int32_t>big32(p + 53)
+        values[13] = <int32_t>big32(p + 57)
+    else:
+        values[3] = -1
+        values[5] = big32(p + 12)
+        values[6] = <int8_t>p[17]
+        values[7] = 0
+        values[8] = <int64_t>big64(p + 18) if magic == 1 else -1
+        values[9] = values[8]
+        values[10] = values[11] = values[12] = -1
+        values[13] = -1 if p[17] & 7 else 1
+    header = HEADER_TYPE.tp_alloc(HEADER_TYPE, 14)
+    result = <object>header
+    Py_DecRef(header)
+    for i in range(14):
+        PyTuple_SET_ITEM(header, i, PyLong_FromLongLong(values[i]))
+    return result
+
+
+def find_candidate(buffer, Py_ssize_t start, Py_ssize_t end, int64_t size_max, int64_t offset_min, int64_t offset_max):
+    cdef Py_buffer view
+    cdef Py_ssize_t position, found = -1
+    cdef const uint8_t* p
+    cdef int magic
+    cdef int64_t size, offset, length
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        end = min(end, view.len)
+        with nogil:
+            position = start
+            while position <= end - UP_TO_MAGIC:
+                p = <const uint8_t*>view.buf + position
+                magic = p[MAGIC_AT]
+                if magic <= 2:
+                    size = <int32_t>big32(p + 8)
+                    if smallest(magic) <= size and OVERHEAD + size <= size_max - (position - start):
+                        offset = <int64_t>big64(p)
+                        length = OVERHEAD + smallest(magic)
+                        if offset_min <= offset <= offset_max and end - position >= length and plausible(p, magic):
+                            found = position
+                            break
+                position += 1
+        return found
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef bint plausible(const uint8_t* p, int magic) noexcept nogil:
+    cdef int64_t delta, count
+    if magic == 2:
+        delta = <int32_t>big32(p + 23)
+        count = <int32_t>big32(p + 57)
+        return p[21] == 0 and p[22] < 128 and (p[22] & 7) <= 4 and delta >= 0 and 0 <= count <= delta + 1
+    return p[17] < 16 and (p[17] & 7) <= 3
+
+
+# ---------------------------------------------------------------- records
+
+
+cdef struct Fields:
+    int64_t timestamp_delta
+    int64_t offset_delta
+    Py_ssize_t key
+    Py_ssize_t key_size  # -1: null
+    Py_ssize_t value
+    Py_ssize_t value_size  # -1: null
+    Py_ssize_t headers
+    int64_t headers_count
+    Py_ssize_t end
+
+
+cdef inline int varint(const uint8_t* p, Py_ssize_t* position, Py_ssize_t end, int size_max, int64_t* out) noexcept nogil:
+    """Read a zig-zag number of at most `size_max` bytes (5 or 10); bits beyond the type fall off."""
+    cdef Py_ssize_t at = position[0]
+    cdef uint64_t raw = 0
+    cdef int shift = 0
+    cdef uint8_t byte
+    while True:
+        if at >= end:
+            return FIELD_TOO_LONG
+        byte = p[at]
+        at += 1
+        raw |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift == 7 * size_max:
+            return VARINT_ENDLESS
+    if size_max == 5:
+        raw &= <uint64_t>0xFFFFFFFF
+    out[0] = <int64_t>(raw >> 1) ^ -<int64_t>(raw & 1)
+    position[0] = at
+    return 0
+
+
+cdef inline int sized(const uint8_t* p, Py_ssize_t* position, Py_ssize_t end, Py_ssize_t* at, Py_ssize_t* size) noexcept nogil:
+    cdef int64_t length = 0
+    cdef int flaw = varint(p, position, end, 5, &length)
+    if flaw:
+        return flaw
+    at[0] = position[0]
+    if length < 0:
+        size[0] = -1
+        return 0
+    if length > end - position[0]:
+        return FIELD_TOO_LONG
+    size[0] = length
+    position[0] += length
+    return 0
+
+
+cdef int parse_record(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fields* f) noexcept nogil:
+    """Read one record and check all of it, headers included; 0 or a Flaw."""
+    cdef Py_ssize_t position = start, end, at = 0, size = 0
+    cdef int64_t number = 0, i
+    cdef int flaw
+    if start >= limit:
+        return RECORDS_END_EARLY
+    flaw = varint(p, &position, limit, 5, &number)
+    if flaw:
+        return flaw
+    if number < 0 or number > limit - position:
+        return RECORD_TOO_LONG
+    end = position + number
+    position += 1
+    flaw = varint(p, &position, end, 10, &f.timestamp_delta)
+    if flaw:
+        return flaw
+    flaw = varint(p, &position, end, 5, &f.offset_delta)
+    if flaw:
+        return flaw
+    flaw = sized(p, &position, end, &f.key, &f.key_size)
+    if flaw:
+        return flaw
+    flaw = sized(p, &position, end, &f.value, &f.value_size)
+    if flaw:
+        return flaw
+    flaw = varint(p, &position, end, 5, &f.headers_count)
+    if flaw:
+        return flaw
+    if f.headers_count < 0 or f.headers_count > end - position:
+        return HEADER_COUNT
+    f.headers = position
+    for i in range(f.headers_count):
+        flaw = sized(p, &position, end, &at, &size)
+        if flaw:
+            return flaw
+        if size < 0:
+            return HEADER_KEY_NULL
+        flaw = sized(p, &position, end, &at, &size)
+        if flaw:
+            return flaw
+    if position != end:
+        return RECORD_SLACK
+    f.end = end
+    return 0
+
+
+cdef object flaw_error(int flaw, Py_ssize_t position):
+    if flaw == NO_MEMORY:
+        return MemoryError()
+    return InvalidRecordError(FLAW_REASONS[flaw], position=position)
+
+
+def decode_records(
+    buffer, Py_ssize_t start, Py_ssize_t end, int64_t count, int64_t base_offset, int64_t base_timestamp, append_time
+):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef const uint8_t* p
+    cdef Py_ssize_t position = start
+    cdef int64_t i, timestamp, fixed = 0
+    cdef bint is_fixed = append_time is not None
+    cdef int flaw
+    cdef list records = []
+    if is_fixed:
+        fixed = append_time
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        p = <const uint8_t*>view.buf
+        end = min(end, view.len)
+        for i in range(count):
+            flaw = parse_record(p, position, end, &f)
+            if flaw:
+                raise flaw_error(flaw, position)
+            timestamp = fixed if is_fixed else <int64_t>(<uint64_t>base_timestamp + <uint64_t>f.timestamp_delta)
+            records.append(make_record(p, &f, <int64_t>(<uint64_t>base_offset + <uint64_t>f.offset_delta), timestamp))
+            position = f.end
+        return records, position
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef object make_record(const uint8_t* p, Fields* f, int64_t offset, int64_t timestamp):
+    cdef PyObject* record = RECORD_TYPE.tp_alloc(RECORD_TYPE, 5)
+    cdef object result = <object>record
+    Py_DecRef(record)  # `result` holds it from here on
+    PyTuple_SET_ITEM(record, 0, PyLong_FromLongLong(offset))
+    PyTuple_SET_ITEM(record, 1, PyLong_FromLongLong(timestamp))
+    PyTuple_SET_ITEM(record, 2, make_bytes(p + f.key, f.key_size))
+    PyTuple_SET_ITEM(record, 3, make_bytes(p + f.value, f.value_size))
+    PyTuple_SET_ITEM(record, 4, make_headers(p, f))
+    return result
+
+
+cdef inline PyObject* make_bytes(const uint8_t* data, Py_ssize_t size) except NULL:
+    if size < 0:
+        Py_IncRef(Py_None)
+        return Py_None
+    return PyBytes_New(<const char*>data, size)
+
+
+cdef PyObject* make_headers(const uint8_t* p, Fields* f) except NULL:
+    cdef PyObject* result = PyTuple_New(f.headers_count)
+    cdef PyObject* pair
+    cdef Py_ssize_t position = f.headers, at = 0, size = 0
+    cdef int64_t i
+    cdef object holder
+    if f.headers_count == 0:
+        return result
+    holder = <object>result
+    Py_DecRef(result)
+    for i in range(f.headers_count):
+        pair = PyTuple_New(2)
+        PyTuple_SET_ITEM(result, i, pair)
+        sized(p, &position, f.end, &at, &size)
+        PyTuple_SET_ITEM(pair, 0, PyUnicode_DecodeUTF8(<const char*>p + at, size, "surrogateescape"))
+        sized(p, &position, f.end, &at, &size)
+        PyTuple_SET_ITEM(pair, 1, make_bytes(p + at, size))
+    Py_IncRef(result)
+    return result
+
+
+def check_records(buffer, Py_ssize_t start, Py_ssize_t end, int64_t count):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef const uint8_t* p
+    cdef Py_ssize_t position = start, disordered = -1
+    cdef int64_t i, first = 0, last = -1, time_min = 0, time_max = 0
+    cdef int64_t null_keys = 0, tombstones = 0, headers = 0, key_bytes = 0, value_bytes = 0
+    cdef int flaw = 0
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        p = <const uint8_t*>view.buf
+        end = min(end, view.len)
+        with nogil:
+            for i in range(count):
+                flaw = parse_record(p, position, end, &f)
+                if flaw:
+                    break
+                if disordered < 0 and (f.offset_delta <= last if i else f.offset_delta < 0):
+                    disordered = position
+                last = f.offset_delta
+                if i == 0:
+                    first = last
+                    time_min = time_max = f.timestamp_delta
+                time_min = min(time_min, f.timestamp_delta)
+                time_max = max(time_max, f.timestamp_delta)
+                null_keys += f.key_size < 0
+                tombstones += f.value_size < 0
+                headers += f.headers_count
+                key_bytes += max(f.key_size, 0)
+                value_bytes += max(f.value_size, 0)
+                position = f.end
+        if flaw == 0 and position != end:
+            flaw = BYTES_LEFT
+        if flaw:
+            raise flaw_error(flaw, position)
+        if count <= 0:
+            return RecordStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1)
+        return RecordStats(
+            count, first, last, time_min, time_max, null_keys, tombstones, headers, key_bytes, value_bytes, disordered
+        )
+    finally:
+        PyBuffer_Release(&view)
+
+
+# ---------------------------------------------------------------- encoding
+
+
+cdef inline int put_varint(uint8_t* p, int64_t number, bint wide) noexcept nogil:
+    """Write a zig-zag number; how many bytes it took."""
+    cdef uint64_t raw = (<uint64_t>number << 1) ^ <uint64_t>(number >> 63)
+    cdef int size = 0
+    if not wide:
+        raw &= <uint64_t>0xFFFFFFFF
+    while raw >= 0x80:
+        p[size] = <uint8_t>(raw & 0x7F) | 0x80
+        raw >>= 7
+        size += 1
+    p[size] = <uint8_t>raw
+    return size + 1
+
+
+cdef inline int varint_size(int64_t number) noexcept nogil:
+    cdef uint64_t raw = (<uint64_t>number << 1) ^ <uint64_t>(number >> 63)
+    cdef int size = 1
+    while raw >= 0x80:
+        raw >>= 7
+        size += 1
+    return size
+
+
+cdef bytes as_bytes(object data, Py_ssize_t index, str what):
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"record {index}: {what} must be bytes or None, not {type(data).__name__}")
+    return bytes(data)
+
+
+cdef tuple plain_headers(object headers, Py_ssize_t index):
+    """Headers as a flat tuple of bytes and None: name, value, name, value."""
+    cdef list flat = []
+    for name, value in headers:
+        flat.append(name.encode("utf-8", "surrogateescape"))
+        flat.append(value if value is None else as_bytes(value, index, "header value"))
+    return tuple(flat)
+
+
+cdef inline Py_ssize_t field_size(object data):
+    cdef Py_ssize_t size
+    if data is None:
+        return 1
+    size = PyBytes_GET_SIZE(data)
+    return varint_size(size) + size
+
+
+cdef inline uint8_t* put_field(uint8_t* p, object data):
+    cdef Py_ssize_t size
+    if data is None:
+        p[0] = 1
+        return p + 1
+    size = PyBytes_GET_SIZE(data)
+    p += put_varint(p, size, False)
+    memcpy(p, PyBytes_AS_STRING(data), size)
+    return p + size
+
+
+def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestamp, default_timestamp):
+    cdef bytearray out = bytearray(reserve)
+    cdef Py_ssize_t used = reserve, needed, body, index = 0
+    cdef int64_t delta, previous = -1, timestamp, base = 0, max_timestamp = -1
+    cdef bint has_base = base_timestamp is not None
+    cdef uint8_t* p
+    cdef tuple item, headers
+    cdef object key, value, one, when, wide
+    if has_base:
+        base = base_timestamp
+    for one in items:
+        if not isinstance(one, tuple) or not 2 <= len(one) <= 5:
+            raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
+        item = <tuple>one
+        headers = ()
+        if PyTuple_GET_SIZE(item) == 5:
+            wide = item[0] - base_offset
+            if not previous < wide <= INT32_MAX:
+                raise ValueError(f"record {index}: its offset does not follow the one before, or is beyond the batch")
+            delta, when, key, value = wide, item[1], item[2], item[3]
+            if item[4]:
+                headers = plain_headers(item[4], index)
+        else:
+            delta, key, value = index, item[0], item[1]
+            when = item[2] if PyTuple_GET_SIZE(item) > 2 else default_timestamp
+            if PyTuple_GET_SIZE(item) > 3 and item[3]:
+                headers = plain_headers(item[3], index)
+        if not -1 <= when <= 9223372036854775807:
+            raise ValueError(f"record {index}: timestamp {when} is negative, or beyond 64 bits")
+        timestamp = when
+        if not has_base:
+            base = timestamp
+            has_base = True
+        if key is not None and not PyBytes_CheckExact(key):
+            key = as_bytes(key, index, "key")
+        if value is not None and not PyBytes_CheckExact(value):
+            value = as_bytes(value, index, "value")
+        body = 1 + varint_size(<int64_t>(<uint64_t>timestamp - <uint64_t>base)) + varint_size(delta)
+        body += field_size(key) + field_size(value) + varint_size(len(headers) // 2)
+        for data in headers:
+            body += field_size(data)
+        if body > INT32_MAX:
+            raise ValueError(f"record {index}: larger than a record can be")
+        needed = used + body + 5
+        if needed > PyByteArray_GET_SIZE(out):
+            PyByteArray_Resize(out, needed + needed // 2 + 1024)
+        p = <uint8_t*>PyByteArray_AS_STRING(out) + used
+        p += put_varint(p, body, False)
+        p[0] = 0  # attributes
+        p += 1
+        p += put_varint(p, <int64_t>(<uint64_t>timestamp - <uint64_t>base), True)
+        p += put_varint(p, delta, False)
+        p = put_field(p, key)
+        p = put_field(p, value)
+        p += put_varint(p, len(headers) // 2, False)
+        for data in headers:
+            p = put_field(p, data)
+        used = p - <uint8_t*>PyByteArray_AS_STRING(out)
+        previous = delta
+        max_timestamp = max(max_timestamp, timestamp)
+        index += 1
+    PyByteArray_Resize(out, used)
+    return out, previous, base if has_base else -1, max_timestamp
+
+
+# ---------------------------------------------------------------- lines
+
+
+cdef struct Text:
+    uint8_t* data
+    Py_ssize_t size
+    Py_ssize_t capacity
+    bint failed
+
+
+cdef inline uint8_t* room(Text* out, Py_ssize_t more) noexcept nogil:
+    """Where the next bytes go, with room for `more` of them; NULL when there is no memory."""
+    cdef uint8_t* grown
+    cdef Py_ssize_t capacity
+    if out.size + more > out.capacity:
+        capacity = (out.size + more) * 2
+        grown = <uint8_t*>realloc(out.data, capacity)
+        if grown == NULL:
+            out.failed = True
+            return NULL
+        out.data = grown
+        out.capacity = capacity
+    return out.data + out.size
+
+
+cdef inline void put(Text* out, const char* data, Py_ssize_t size) noexcept nogil:
+    cdef uint8_t* p = room(out, size)
+    if p != NULL:
+        memcpy(p, data, size)
+        out.size += size
+
+
+cdef void put_number(Text* out, int64_t number) noexcept nogil:
+    cdef uint8_t digits[20]
+    cdef int i = 20
+    cdef uint64_t rest = <uint64_t>number
+    if number < 0:
+        put(out, "-", 1)
+        rest = 0 - rest
+    while True:
+        i -= 1
+        digits[i] = 48 + <uint8_t>(rest % 10)
+        rest //= 10
+        if rest == 0:
+            break
+    put(out, <const char*>digits + i, 20 - i)
+
+
+cdef void put_digits(Text* out, int64_t number, int width) noexcept nogil:
+    cdef uint8_t* p = room(out, width)
+    cdef int i
+    if p != NULL:
+        for i in range(width - 1, -1, -1):
+            p[i] = 48 + <uint8_t>(number % 10)
+            number //= 10
+        out.size += width
+
+
+cdef void put_time(Text* out, int64_t timestamp) noexcept nogil:
+    """ISO 8601 in UTC; the number itself outside the years 1 to 9999; a dash for none."""
+    cdef int64_t days, rest, era, of_era, year_of_era, of_year, month
+    if timestamp == -1:
+        put(out, "-", 1)
+        return
+    if timestamp < -<int64_t>62135596800000 or timestamp > <int64_t>253402300799999:
+        put_number(out, timestamp)
+        return
+    days = timestamp // 86400000
+    rest = timestamp % 86400000
+    if rest < 0:  # C rounds towards zero
+        rest += 86400000
+        days -= 1
+    # Days to a date: count from 1 March of year 0, in eras of 400 years (146,097 days).
+    days += 719468
+    era = days // 146097
+    of_era = days - era * 146097
+    year_of_era = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * of_year + 2) // 153
+    put_digits(out, year_of_era + era * 400 + (1 if month >= 10 else 0), 4)
+    put(out, "-", 1)
+    put_digits(out, month + 3 if month < 10 else month - 9, 2)
+    put(out, "-", 1)
+    put_digits(out, of_year - (153 * month + 2) // 5 + 1, 2)
+    put(out, "T", 1)
+    put_digits(out, rest // 3600000, 2)
+    put(out, ":", 1)
+    put_digits(out, rest // 60000 % 60, 2)
+    put(out, ":", 1)
+    put_digits(out, rest // 1000 % 60, 2)
+    put(out, ".", 1)
+    put_digits(out, rest % 1000, 3)
+    put(out, "Z", 1)
+
+
+cdef const char* HEX = "0123456789abcdef"
+cdef const char* ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+cdef void put_base64(Text* out, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    cdef uint8_t* p = room(out, (size + 2) // 3 * 4)
+    cdef Py_ssize_t i = 0
+    cdef uint32_t three
+    if p == NULL:
+        return
+    while i + 2 < size:
+        three = (<uint32_t>data[i] << 16) | (<uint32_t>data[i + 1] << 8) | data[i + 2]
+        p[0] = ALPHABET[three >> 18]
+        p[1] = ALPHABET[(three >> 12) & 63]
+        p[2] = ALPHABET[(three >> 6) & 63]
+        p[3] = ALPHABET[three & 63]
+        p += 4
+        i += 3
+    if i < size:
+        three = (<uint32_t>data[i] << 16) | ((<uint32_t>data[i + 1] << 8) if i + 1 < size else 0)
+        p[0] = ALPHABET[three >> 18]
+        p[1] = ALPHABET[(three >> 12) & 63]
+        p[2] = ALPHABET[(three >> 6) & 63] if i + 1 < size else 61
+        p[3] = 61
+    out.size += (size + 2) // 3 * 4
+
+
+cdef void put_hex(Text* out, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    cdef uint8_t* p = room(out, size * 2)
+    cdef Py_ssize_t i
+    if p != NULL:
+        for i in range(size):
+            p[2 * i] = HEX[data[i] >> 4]
+            p[2 * i + 1] = HEX[data[i] & 15]
+        out.size += size * 2
+
+
+cdef inline int sequence_size(const uint8_t* p, Py_ssize_t left) noexcept nogil:
+    """Bytes of the UTF-8 sequence at p (RFC 3629), 0 if there is none."""
+    cdef uint8_t lead = p[0], second
+    if lead < 0x80:
+        return 1
+    if lead < 0xC2 or lead > 0xF4 or left < 2:
+        return 0
+    second = p[1]
+    if second & 0xC0 != 0x80:
+        return 0
+    if lead < 0xE0:
+        return 2
+    if left < 3 or p[2] & 0xC0 != 0x80:
+        return 0
+    if lead < 0xF0:
+        if (lead == 0xE0 and second < 0xA0) or (lead == 0xED and second > 0x9F):
+            return 0
+        return 3
+    if left < 4 or p[3] & 0xC0 != 0x80:
+        return 0
+    if (lead == 0xF0 and second < 0x90) or (lead == 0xF4 and second > 0x8F):
+        return 0
+    return 4
+
+
+cdef inline bint eight_plain(const uint8_t* p) noexcept nogil:
+    """Whether eight bytes are ASCII that JSON prints as it is: no control, quote, backslash or high bit."""
+    cdef uint64_t word, quote, slash, low
+    memcpy(&word, p, 8)
+    quote = word ^ <uint64_t>0x2222222222222222
+    slash = word ^ <uint64_t>0x5C5C5C5C5C5C5C5C
+    low = word - <uint64_t>0x2020202020202020
+    quote = (quote - <uint64_t>0x0101010101010101) & ~quote
+    slash = (slash - <uint64_t>0x0101010101010101) & ~slash
+    return ((word | low | quote | slash) & <uint64_t>0x8080808080808080) == 0
+
+
+cdef bint put_json_text(Text* out, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """A JSON string; False, with nothing written, where the bytes are not UTF-8."""
+    cdef Py_ssize_t before = out.size, i = 0
+    cdef int length, k
+    cdef uint8_t byte
+    cdef uint8_t* p
+    cdef uint8_t* begin
+    begin = room(out, size * 6 + 2)
+    if begin == NULL:
+        return True
+    p = begin
+    p[0] = 34
+    p += 1
+    while i < size:
+        while i + 8 <= size and eight_plain(data + i):
+            memcpy(p, data + i, 8)
+            p += 8
+            i += 8
+        if i >= size:
+            break
+        byte = data[i]
+        if byte >= 0x80:
+            length = sequence_size(data + i, size - i)
+            if length == 0:
+                out.size = before
+                return False
+            for k in range(length):
+                p[k] = data[i + k]
+            p += length
+            i += length
+            continue
+        i += 1
+        if byte >= 0x20 and byte != 34 and byte != 92:
+            p[0] = byte
+            p += 1
+            continue
+        p[0] = 92
+        if byte == 34 or byte == 92:
+            p[1] = byte
+        elif byte == 10:
+            p[1] = 110
+        elif byte == 13:
+            p[1] = 114
+        elif byte == 9:
+            p[1] = 116
+        elif byte == 8:
+            p[1] = 98
+        elif byte == 12:
+            p[1] = 102
+        else:
+            p[1] = 117
+            p[2] = 48
+            p[3] = 48
+            p[4] = HEX[byte >> 4]
+            p[5] = HEX[byte & 15]
+            p += 4
+        p += 2
+    p[0] = 34
+    out.size += p + 1 - begin
+    return True
+
+
+cdef void put_json(Text* out, const uint8_t* data, Py_ssize_t size, int encoding) noexcept nogil:
+    if size < 0:
+        put(out, "null", 4)
+    elif encoding == UTF8:
+        if not put_json_text(out, data, size):
+            put(out, '{"base64":"', 11)
+            put_base64(out, data, size)
+            put(out, '"}', 2)
+    else:
+        put(out, '"', 1)
+        if encoding == BASE64:
+            put_base64(out, data, size)
+        else:
+            put_hex(out, data, size)
+        put(out, '"', 1)
+
+
+cdef inline bint prints(const uint8_t* p, int length) noexcept nogil:
+    """Whether a character stays on its line and shows: no C1 control, no line or paragraph separator."""
+    if length == 2:
+        return not (p[0] == 0xC2 and p[1] < 0xA0)
+    if length == 3:
+        return not (p[0] == 0xE2 and p[1] == 0x80 and (p[2] == 0xA8 or p[2] == 0xA9))
+    return True
+
+
+cdef void put_text(Text* out, const uint8_t* data, Py_ssize_t size, int encoding) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    cdef int length, k
+    cdef uint8_t byte
+    cdef uint8_t* p
+    if size < 0:
+        put(out, "null", 4)
+        return
+    if encoding == BASE64:
+        put_base64(out, data, size)
+        return
+    if encoding != UTF8:
+        put_hex(out, data, size)
+        return
+    p = room(out, size * 4)
+    if p == NULL:
+        return
+    while i < size:
+        byte = data[i]
+        length = sequence_size(data + i, size - i)
+        if byte == 10 or byte == 9 or byte == 92:
+            p[0] = 92
+            p[1] = 110 if byte == 10 else 116 if byte == 9 else 92
+            p += 2
+            i += 1
+        elif length == 0 or byte < 0x20 or byte == 0x7F or not prints(data + i, length):
+            for k in range(max(length, 1)):
+                p[0] = 92
+                p[1] = 120
+                p[2] = HEX[data[i + k] >> 4]
+                p[3] = HEX[data[i + k] & 15]
+                p += 4
+            i += max(length, 1)
+        else:
+            for k in range(length):
+                p[k] = data[i + k]
+            p += length
+            i += length
+    out.size = p - out.data
+
+
+cdef struct Style:
+    int mode
+    int encoding
+    const char* prefix
+    Py_ssize_t prefix_size
+    const char* middle
+    Py_ssize_t middle_size
+    const char* suffix
+    Py_ssize_t suffix_size
+
+
+cdef Style read_style(object style):
+    cdef Style s
+    s.mode, s.encoding = style[0], style[1]
+    s.prefix, s.prefix_size = PyBytes_AS_STRING(style[2]), PyBytes_GET_SIZE(style[2])
+    s.middle, s.middle_size = PyBytes_AS_STRING(style[3]), PyBytes_GET_SIZE(style[3])
+    s.suffix, s.suffix_size = PyBytes_AS_STRING(style[4]), PyBytes_GET_SIZE(style[4])
+    return s
+
+
+cdef void put_line(Text* out, Style* s, const uint8_t* p, Fields* f, int64_t offset, int64_t timestamp) noexcept nogil:
+    """One line; keys, values and headers are ranges of the buffer p."""
+    cdef Py_ssize_t position = f.headers, at = 0, size = 0
+    cdef int64_t i
+    if s.mode == JSON or s.mode == TEXT:
+        put(out, s.prefix, s.prefix_size)
+        put_number(out, offset)
+    if s.mode == JSON:
+        put(out, ',"timestamp":', 13)
+        put_number(out, timestamp)
+        put(out, s.middle, s.middle_size)
+        put_json(out, p + f.key, f.key_size, s.encoding)
+        put(out, ',"value":', 9)
+        put_json(out, p + f.value, f.value_size, s.encoding)
+        put(out, ',"headers":[', 12)
+        for i in range(f.headers_count):
+            put(out, "[" if i == 0 else ",[", 1 if i == 0 else 2)
+            sized(p, &position, f.end, &at, &size)
+            put_json(out, p + at, size, UTF8)
+            put(out, ",", 1)
+            sized(p, &position, f.end, &at, &size)
+            put_json(out, p + at, size, s.encoding)
+            put(out, "]", 1)
+        put(out, "]", 1)
+    elif s.mode == TEXT:
+        put(out, "	", 1)
+        put_time(out, timestamp)
+        put(out, "	", 1)
+        put_text(out, p + f.key, f.key_size, s.encoding)
+        put(out, "	", 1)
+        put_text(out, p + f.value, f.value_size, s.encoding)
+        for i in range(f.headers_count):
+            put(out, "	" if i == 0 else " ", 1)
+            sized(p, &position, f.end, &at, &size)
+            put_text(out, p + at, size, UTF8)
+            put(out, "=", 1)
+            sized(p, &position, f.end, &at, &size)
+            put_text(out, p + at, size, s.encoding)
+    elif f.value_size > 0:
+        put(out, <const char*>p + f.value, f.value_size)
+    put(out, s.suffix, s.suffix_size)
+
+
+def format_body(
+    buffer, Py_ssize_t start, Py_ssize_t end, int64_t count, int64_t base_offset, int64_t base_timestamp, append_time,
+    style, Py_ssize_t bytes_wanted,
+):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef Text out
+    cdef Style s = read_style(style)
+    cdef const uint8_t* p
+    cdef Py_ssize_t position = start
+    cdef int64_t done = 0, timestamp, fixed = 0
+    cdef bint is_fixed = append_time is not None
+    cdef int flaw = 0
+    if is_fixed:
+        fixed = append_time
+    out.data, out.size, out.capacity, out.failed = NULL, 0, 0, False
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        p = <const uint8_t*>view.buf
+        end = min(end, view.len)
+        with nogil:
+            room(&out, 4096)
+            while done < count and out.size < bytes_wanted and not out.failed:
+                flaw = parse_record(p, position, end, &f)
+                if flaw:
+                    break
+                timestamp = fixed if is_fixed else <int64_t>(<uint64_t>base_timestamp + <uint64_t>f.timestamp_delta)
+                put_line(&out, &s, p, &f, <int64_t>(<uint64_t>base_offset + <uint64_t>f.offset_delta), timestamp)
+                position = f.end
+                done += 1
+        if out.failed:
+            raise MemoryError()
+        lines = PyBytes_FromStringAndSize(<const char*>out.data, out.size)
+        if flaw:
+            error = flaw_error(flaw, position)
+            error.lines, error.lines_count = lines, done
+            raise error
+        return lines, position, done
+    finally:
+        free(out.data)
+        PyBuffer_Release(&view)
+
+
+def format_records(records, style):
+    cdef Text out
+    cdef Style s = read_style(style)
+    cdef Fields f
+    cdef bytes packed
+    out.data, out.size, out.capacity, out.failed = NULL, 0, 0, False
+    try:
+        for record in records:
+            packed = pack(record, &f)
+            put_line(&out, &s, <const uint8_t*>PyBytes_AS_STRING(packed), &f, record[0], record[1])
+            if out.failed:
+                raise MemoryError()
+        return PyBytes_FromStringAndSize(<const char*>out.data, out.size)
+    finally:
+        free(out.data)
+
+
+cdef bytes pack(object record, Fields* f):
+    """Key, value and headers of a record behind each other, as `put_line` wants them."""
+    cdef object key = record[2], value = record[3]
+    cdef tuple headers = plain_headers(record[4], 0) if record[4] else ()
+    cdef Py_ssize_t size = 0
+    cdef bytearray out
+    cdef uint8_t* p
+    cdef bytes start = (b"" if key is None else key) + (b"" if value is None else value)
+    f.key, f.key_size = 0, -1 if key is None else len(key)
+    f.value, f.value_size = max(f.key_size, 0), -1 if value is None else len(value)
+    f.headers, f.headers_count = len(start), len(headers) // 2
+    f.end = f.headers
+    if not headers:
+        return start
+    for data in headers:
+        size += field_size(data)
+    out = bytearray(size)
+    p = <uint8_t*>PyByteArray_AS_STRING(out)
+    for data in headers:
+        p = put_field(p, data)
+    f.end += size
+    return start + bytes(out)

@@ -1,0 +1,434 @@
+"""The kernel in plain Python: the readable reference of `_kernel.pyx`, function for function.
+
+It is the oracle of the tests, and what runs where no C compiler was found. Bytes in, values out: no I/O, no state,
+therefore thread-safe. Positions in errors are positions in the buffer that was given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from crc32c import crc32c
+
+from logstore.errors import InvalidRecordError
+from logstore.records.header import (
+    CRC_LEGACY_START,
+    CRC_V2_START,
+    FLAW_REASONS,
+    HEADER_SIZE_UP_TO_MAGIC,
+    HEADER_V2,
+    HEADER_V2_SIZE,
+    INT32_MAX,
+    LOG_OVERHEAD,
+    MAGIC_POSITION,
+    NONE,
+    SIZE_MIN_V0,
+    SIZE_MIN_V1,
+    SIZE_MIN_V2,
+    BatchHeader,
+    ByteEncoding,
+    Flaw,
+    LineMode,
+    LineStyle,
+    RecordStats,
+    WalkEnd,
+)
+from logstore.records.record import Header, Record
+
+Buffer = bytes | bytearray | memoryview
+
+_SIZE_MIN = (SIZE_MIN_V0, SIZE_MIN_V1, SIZE_MIN_V2)
+_HEADER_LEGACY = struct.Struct(">qiIbb")  # offset, size, crc, magic, attributes
+_EPOCH = datetime.datetime(1970, 1, 1)
+_TIME_MIN, _TIME_MAX = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999, in ms since the epoch
+
+
+# ---------------------------------------------------------------- batches
+
+
+def walk_batches(
+    buffer: Buffer, start: int, end: int, base_position: int, verify: bool
+) -> tuple[list[BatchHeader], int, int]:
+    """Walk whole batches from `start`: their headers, where the walk stopped in `buffer`, and why (`WalkEnd`)."""
+    view = memoryview(buffer)
+    headers: list[BatchHeader] = []
+    position = start
+    while position < end:
+        if end - position < HEADER_SIZE_UP_TO_MAGIC:
+            return headers, position, WalkEnd.INCOMPLETE
+        (size,) = struct.unpack_from(">i", view, position + 8)
+        magic = view[position + MAGIC_POSITION]
+        if size < SIZE_MIN_V0:
+            return headers, position, WalkEnd.BAD_SIZE
+        if magic > 2:
+            return headers, position, WalkEnd.BAD_MAGIC
+        if size < _SIZE_MIN[magic]:
+            return headers, position, WalkEnd.BAD_SIZE
+        total = LOG_OVERHEAD + size
+        if total > end - position:
+            return headers, position, WalkEnd.INCOMPLETE
+        header = parse_header(view, position, base_position + position)
+        if verify and not _crc_matches(view[position : position + total], header):
+            return headers, position, WalkEnd.BAD_CRC
+        headers.append(header)
+        position += total
+    return headers, position, WalkEnd.END
+
+
+def parse_header(buffer: Buffer, position: int, file_position: int) -> BatchHeader:
+    """Read the batch header at `position`; the caller has made sure that its bytes are there and its magic is 0 to 2."""
+    view = memoryview(buffer)
+    if view[position + MAGIC_POSITION] == 2:
+        fields = HEADER_V2.unpack_from(view, position)
+        return BatchHeader(file_position, LOG_OVERHEAD + fields[1], fields[0], *fields[2:])
+    offset, size, crc, magic, attributes = _HEADER_LEGACY.unpack_from(view, position)
+    timestamp = struct.unpack_from(">q", view, position + 18)[0] if magic == 1 else NONE
+    count = NONE if attributes & 7 else 1
+    return BatchHeader(
+        file_position, LOG_OVERHEAD + size, offset, NONE, magic, crc, attributes, 0, timestamp, timestamp, *[NONE] * 3, count
+    )
+
+
+def _crc_matches(batch: memoryview, header: BatchHeader) -> bool:
+    if header.magic == 2:
+        return bool(crc32c(batch[CRC_V2_START:]) == header.crc)
+    return zlib.crc32(batch[CRC_LEGACY_START:]) == header.crc
+
+
+def find_candidate(
+    buffer: Buffer, start: int, end: int, size_max: int, offset_min: int, offset_max: int
+) -> int:
+    """The first position from `start` at which a batch could begin, or -1.
+
+    Its whole header lies before `end`, its size is at most `size_max` minus the bytes before it, and its offset is
+    within the bounds; only a CRC can say more.
+    """
+    view = memoryview(buffer)
+    for position in range(start, end - HEADER_SIZE_UP_TO_MAGIC + 1):
+        magic = view[position + MAGIC_POSITION]
+        if magic > 2:
+            continue
+        offset, size = struct.unpack_from(">qi", view, position)
+        if not (_SIZE_MIN[magic] <= size and LOG_OVERHEAD + size <= size_max - (position - start)):
+            continue
+        if not offset_min <= offset <= offset_max:
+            continue
+        length = HEADER_V2_SIZE if magic == 2 else LOG_OVERHEAD + _SIZE_MIN[magic]
+        if end - position < length:
+            continue
+        if _is_plausible(parse_header(view, position, 0)):
+            return position
+    return -1
+
+
+def _is_plausible(header: BatchHeader) -> bool:
+    if header.magic == 2:
+        return (
+            0 <= header.attributes < 128
+            and header.attributes & 7 <= 4
+            and header.last_offset_delta >= 0
+            and 0 <= header.count <= header.last_offset_delta + 1
+        )
+    return 0 <= header.attributes < 16 and header.attributes & 7 <= 3
+
+
+# ---------------------------------------------------------------- records
+
+
+def decode_records(
+    buffer: Buffer,
+    start: int,
+    end: int,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    append_time: int | None,
+) -> tuple[list[Record], int]:
+    """Decode `count` records from `start`: the records and the position behind the last one.
+
+    `append_time` replaces every timestamp (LogAppendTime). Raises InvalidRecordError at the first record that is wrong.
+    """
+    view = memoryview(buffer)
+    records = []
+    position = start
+    for _ in range(count):
+        fields = _parse_record(view, position, end)
+        timestamp = _wrap(base_timestamp + fields.timestamp_delta) if append_time is None else append_time
+        records.append(
+            Record(_wrap(base_offset + fields.offset_delta), timestamp, fields.key, fields.value, tuple(fields.headers))
+        )
+        position = fields.end
+    return records, position
+
+
+def check_records(buffer: Buffer, start: int, end: int, count: int) -> RecordStats:
+    """Walk `count` records that fill `start` to `end` exactly, and say what they hold. Raises InvalidRecordError."""
+    view = memoryview(buffer)
+    position = start
+    offsets: list[int] = []
+    times: list[int] = []
+    null_keys = tombstones = headers = key_bytes = value_bytes = 0
+    disordered = -1
+    for _ in range(count):
+        fields = _parse_record(view, position, end)
+        if disordered < 0 and (fields.offset_delta <= offsets[-1] if offsets else fields.offset_delta < 0):
+            disordered = position
+        offsets.append(fields.offset_delta)
+        times.append(fields.timestamp_delta)
+        null_keys += fields.key is None
+        tombstones += fields.value is None
+        headers += len(fields.headers)
+        key_bytes += len(fields.key or b"")
+        value_bytes += len(fields.value or b"")
+        position = fields.end
+    if position != end:
+        raise _error(Flaw.BYTES_LEFT, position)
+    if not offsets:
+        return RecordStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1)
+    return RecordStats(
+        len(offsets), offsets[0], offsets[-1], min(times), max(times),
+        null_keys, tombstones, headers, key_bytes, value_bytes, disordered,
+    )  # fmt: skip
+
+
+class _Fields:
+    """The fields of one record, deltas not yet applied."""
+
+    __slots__ = ("end", "headers", "key", "offset_delta", "timestamp_delta", "value")
+
+    def __init__(
+        self, timestamp_delta: int, offset_delta: int, key: bytes | None, value: bytes | None, headers: list[Header], end: int
+    ) -> None:
+        self.timestamp_delta = timestamp_delta
+        self.offset_delta = offset_delta
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.end = end
+
+
+def _parse_record(view: memoryview, start: int, limit: int) -> _Fields:
+    if start >= limit:
+        raise _error(Flaw.RECORDS_END_EARLY, start)
+    length, position = _varint(view, start, limit, 5, start)
+    if length < 0 or length > limit - position:
+        raise _error(Flaw.RECORD_TOO_LONG, start)
+    end = position + length
+    position += 1  # attributes, always 0, ignored
+    timestamp_delta, position = _varint(view, position, end, 10, start)
+    offset_delta, position = _varint(view, position, end, 5, start)
+    key, position = _bytes(view, position, end, start)
+    value, position = _bytes(view, position, end, start)
+    count, position = _varint(view, position, end, 5, start)
+    if count < 0 or count > end - position:
+        raise _error(Flaw.HEADER_COUNT, start)
+    headers: list[Header] = []
+    for _ in range(count):
+        name, position = _bytes(view, position, end, start)
+        if name is None:
+            raise _error(Flaw.HEADER_KEY_NULL, start)
+        header_value, position = _bytes(view, position, end, start)
+        headers.append((name.decode("utf-8", "surrogateescape"), header_value))
+    if position != end:
+        raise _error(Flaw.RECORD_SLACK, start)
+    return _Fields(timestamp_delta, offset_delta, key, value, headers, end)
+
+
+def _varint(view: memoryview, position: int, end: int, size_max: int, record: int) -> tuple[int, int]:
+    raw = 0
+    for i in range(size_max):
+        if position >= end:
+            raise _error(Flaw.FIELD_TOO_LONG, record)
+        byte = view[position]
+        position += 1
+        raw |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            raw &= 0xFFFFFFFF if size_max == 5 else 0xFFFFFFFFFFFFFFFF  # bits beyond the type fall off (FORMAT §2.5)
+            return (raw >> 1) ^ -(raw & 1), position
+    raise _error(Flaw.VARINT_ENDLESS, record)
+
+
+def _bytes(view: memoryview, position: int, end: int, record: int) -> tuple[bytes | None, int]:
+    length, position = _varint(view, position, end, 5, record)
+    if length < 0:
+        return None, position
+    if length > end - position:
+        raise _error(Flaw.FIELD_TOO_LONG, record)
+    return bytes(view[position : position + length]), position + length
+
+
+def _error(flaw: Flaw, position: int) -> InvalidRecordError:
+    return InvalidRecordError(FLAW_REASONS[flaw], position=position)
+
+
+def _wrap(number: int) -> int:
+    """Sixty-four bits, as Java adds."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def encode_records(
+    items: Sequence[Any], reserve: int, base_offset: int, base_timestamp: int | None, default_timestamp: int
+) -> tuple[bytearray, int, int, int]:
+    """Encode records behind `reserve` zero bytes: the buffer, last offset delta, base timestamp and max timestamp.
+
+    An item is a tuple (key, value), (key, value, timestamp) or (key, value, timestamp, headers), numbered by its place,
+    or a `Record`, which keeps its offset. Without `base_timestamp` the first record's timestamp is the base
+    (FORMAT §2.4). Raises ValueError or TypeError for what cannot be written.
+    """
+    out = bytearray(reserve)
+    previous = max_timestamp = -1
+    for index, item in enumerate(items):
+        delta, timestamp, key, value, headers = _item(item, index, base_offset, default_timestamp)
+        if not -1 <= timestamp <= 2**63 - 1:
+            raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
+        if not previous < delta <= INT32_MAX:
+            raise ValueError(f"record {index}: its offset does not follow the one before, or is beyond the batch")
+        if base_timestamp is None:
+            base_timestamp = timestamp
+        body = b"\0" + _encode_varint(_wrap(timestamp - base_timestamp), 64) + _encode_varint(delta, 32)
+        body += _encode_bytes(key, index, "key") + _encode_bytes(value, index, "value") + _encode_varint(len(headers), 32)
+        for name, header_value in headers:
+            raw_name = name.encode("utf-8", "surrogateescape")
+            body += _encode_bytes(raw_name, index, "header") + _encode_bytes(header_value, index, "header value")
+        if len(body) > INT32_MAX:
+            raise ValueError(f"record {index}: larger than a record can be")
+        out += _encode_varint(len(body), 32) + body
+        previous, max_timestamp = delta, max(max_timestamp, timestamp)
+    return out, previous, NONE if base_timestamp is None else base_timestamp, max_timestamp
+
+
+def _item(item: Any, index: int, base_offset: int, default_timestamp: int) -> tuple[int, int, Any, Any, Any]:
+    if not isinstance(item, tuple) or not 2 <= len(item) <= 5:
+        raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
+    if len(item) == 5:
+        offset, timestamp, key, value, headers = item
+        return offset - base_offset, timestamp, key, value, headers
+    timestamp = item[2] if len(item) > 2 else default_timestamp
+    return index, timestamp, item[0], item[1], item[3] if len(item) > 3 else ()
+
+
+def _encode_varint(number: int, bits: int) -> bytes:
+    raw = ((number << 1) ^ (number >> (bits - 1))) & (2**bits - 1)
+    out = bytearray()
+    while raw >= 0x80:
+        out.append(raw & 0x7F | 0x80)
+        raw >>= 7
+    out.append(raw)
+    return bytes(out)
+
+
+def _encode_bytes(data: Any, index: int, what: str) -> bytes:
+    if data is None:
+        return b"\x01"
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"record {index}: {what} must be bytes or None, not {type(data).__name__}")
+    raw = bytes(data)
+    return _encode_varint(len(raw), 32) + raw
+
+
+# ---------------------------------------------------------------- lines
+
+
+def format_body(
+    buffer: Buffer,
+    start: int,
+    end: int,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    append_time: int | None,
+    style: LineStyle,
+    bytes_wanted: int,
+) -> tuple[bytes, int, int]:
+    """Write records as lines until `count` are done or `bytes_wanted` are there: lines, position, how many.
+
+    Raises InvalidRecordError at the first record that is wrong; the lines before it are in its `lines` attribute, their
+    number in `lines_count`.
+    """
+    out: list[bytes] = []
+    size = done = 0
+    position = start
+    while done < count and size < bytes_wanted:
+        try:
+            records, position = decode_records(buffer, position, end, 1, base_offset, base_timestamp, append_time)
+        except InvalidRecordError as error:
+            error.lines, error.lines_count = b"".join(out), done  # type: ignore[attr-defined]
+            raise
+        out.append(_line(records[0], style))
+        size += len(out[-1])
+        done += 1
+    return b"".join(out), position, done
+
+
+def format_records(records: Sequence[Record], style: LineStyle) -> bytes:
+    """Write records as lines."""
+    return b"".join(_line(record, style) for record in records)
+
+
+def _line(record: Record, style: LineStyle) -> bytes:
+    if style.mode == LineMode.RAW:
+        return (record.value or b"") + style.suffix
+    if style.mode == LineMode.JSON:
+        headers = b",".join(
+            b"[%s,%s]" % (_json(_name(name), ByteEncoding.UTF8), _json(value, style.encoding))
+            for name, value in record.headers
+        )
+        return b'%s%d,"timestamp":%d%s%s,"value":%s,"headers":[%s]%s' % (
+            style.prefix, record.offset, record.timestamp, style.middle, _json(record.key, style.encoding),
+            _json(record.value, style.encoding), headers, style.suffix,
+        )  # fmt: skip
+    pairs = b" ".join(
+        b"%s=%s" % (_text(_name(name), ByteEncoding.UTF8), _text(value, style.encoding)) for name, value in record.headers
+    )
+    fields = [b"%d" % record.offset, _time(record.timestamp), _text(record.key, style.encoding)]
+    fields.append(_text(record.value, style.encoding))
+    return style.prefix + b"\t".join([*fields, pairs] if pairs else fields) + style.suffix
+
+
+def _name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _json(data: bytes | None, encoding: ByteEncoding) -> bytes:
+    if data is None:
+        return b"null"
+    if encoding == ByteEncoding.BASE64:
+        return b'"%s"' % base64.b64encode(data)
+    if encoding == ByteEncoding.HEX:
+        return b'"%s"' % binascii.hexlify(data)
+    try:
+        return json.dumps(data.decode(), ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        return b'{"base64":"%s"}' % base64.b64encode(data)
+
+
+def _text(data: bytes | None, encoding: ByteEncoding) -> bytes:
+    if data is None:
+        return b"null"
+    if encoding == ByteEncoding.BASE64:
+        return base64.b64encode(data)
+    if encoding == ByteEncoding.HEX:
+        return binascii.hexlify(data)
+    out = []
+    for char in data.decode("utf-8", "surrogateescape"):
+        plain = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}.get(char)
+        if plain is None and (char < " " or "\x7f" <= char <= "\x9f" or char in "\u2028\u2029" or "\udc80" <= char <= "\udcff"):
+            plain = "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+        out.append(char if plain is None else plain)
+    return "".join(out).encode()
+
+
+def _time(timestamp: int) -> bytes:
+    if timestamp == NONE:
+        return b"-"
+    if not _TIME_MIN <= timestamp <= _TIME_MAX:
+        return b"%d" % timestamp
+    moment = _EPOCH + datetime.timedelta(milliseconds=timestamp)
+    return f"{moment.isoformat(timespec='milliseconds')}Z".encode()

@@ -1,0 +1,310 @@
+"""The five codecs of Kafka, both ways, bounded.
+
+Invariant: no call makes more than `size_max` bytes, whatever the compressed bytes claim; memory beyond the result stays
+within one mebibyte. The framing of snappy (xerial) and lz4 is Kafka's own and written here; the compression itself is
+cramjam's, zstandard's and zlib's. Stateless, therefore thread-safe.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import zlib
+
+import cramjam
+
+from logstore.errors import BatchTooLargeError, InvalidRecordError, UnsupportedFormatError
+
+Buffer = bytes | bytearray | memoryview
+
+_PIECE = 1 << 20  # bytes made at a time by the streaming codecs
+
+# snappy as the xerial library frames it (FORMAT §2.10). On disk; never change.
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER = struct.Struct(">8sii")  # magic, version, least compatible version
+_XERIAL_BLOCK = 32 * 1024
+_XERIAL_CHUNK_MAX = 512 << 20
+
+# LZ4 frame as Kafka writes it (FORMAT §2.10). On disk; never change.
+_LZ4_MAGIC = b"\x04\x22\x4d\x18"
+_LZ4_HEADER = _LZ4_MAGIC + b"\x60\x40\x82"  # version 1, independent blocks; 64 KiB blocks; header checksum
+_LZ4_HEADER_V0 = _LZ4_MAGIC + b"\x60\x40\x1a"  # message format v0 hashes the magic too, and so must its writers
+_LZ4_BLOCK = 64 * 1024
+_LZ4_STORED = 0x80000000
+
+
+class Codec(enum.IntEnum):
+    """The compression codec in the lowest three bits of a batch's attributes. On disk; never change."""
+
+    NONE = 0
+    GZIP = 1
+    SNAPPY = 2
+    LZ4 = 3
+    ZSTD = 4
+
+    @property
+    def label(self) -> str:
+        """Kafka's name of the codec: none, gzip, snappy, lz4, zstd."""
+        return self.name.lower()
+
+
+def codec_of(attributes: int) -> Codec:
+    """The codec named by a batch's attributes. Raises UnsupportedFormatError for 5 to 7 (FORMAT §2.6)."""
+    number = attributes & 7
+    if number > Codec.ZSTD:
+        raise UnsupportedFormatError(f"unknown compression codec {number}")
+    return Codec(number)
+
+
+def compress(codec: Codec, data: Buffer, *, level: int | None = None, magic: int = 2) -> bytes:
+    """Compress `data` into one stream that every Kafka reads.
+
+    `level` is the codec's own (gzip 1 to 9, zstd -131072 to 22; None is its default) and unused by the others.
+    `magic` 0 gives lz4 the header checksum that message format v0 needs. Raises UnsupportedFormatError for zstd below
+    magic 2.
+    """
+    if codec == Codec.NONE:
+        return bytes(data)
+    if codec == Codec.GZIP:
+        stream = zlib.compressobj(-1 if level is None else level, zlib.DEFLATED, 31)
+        return stream.compress(data) + stream.flush()
+    if codec == Codec.SNAPPY:
+        return _snappy_compress(memoryview(data))
+    if codec == Codec.LZ4:
+        return _lz4_compress(memoryview(data), magic)
+    if magic < 2:
+        raise UnsupportedFormatError(f"zstd does not exist in message format v{magic}")
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=3 if level is None else level).compress(data)
+
+
+def decompress(codec: Codec, data: Buffer, *, size_max: int, magic: int = 2) -> Buffer:
+    """Decompress one stream, at most `size_max` bytes of it.
+
+    Raises InvalidRecordError where the stream is damaged, BatchTooLargeError where it holds more than `size_max`
+    bytes, UnsupportedFormatError for zstd below magic 2.
+    """
+    if codec == Codec.NONE:
+        return data
+    if codec == Codec.ZSTD and magic < 2:
+        raise UnsupportedFormatError(f"zstd does not exist in message format v{magic}")
+    if codec == Codec.GZIP:
+        return _gzip_decompress(data, size_max)
+    if codec == Codec.SNAPPY:
+        return _snappy_decompress(memoryview(data), size_max)
+    if codec == Codec.LZ4:
+        return _lz4_decompress(memoryview(data), size_max, magic)
+    return _zstd_decompress(data, size_max)
+
+
+def _damaged(codec: Codec, reason: object) -> InvalidRecordError:
+    return InvalidRecordError(f"the {codec.label} stream cannot be decompressed: {reason}")
+
+
+def _bounded(out: bytearray, more: int, codec: Codec, size_max: int) -> None:
+    if len(out) + more > size_max:
+        raise BatchTooLargeError(
+            f"the {codec.label} stream holds more than {size_max} bytes", remedy="raise the cap on a decompressed batch"
+        )
+
+
+def _gzip_decompress(data: Buffer, size_max: int) -> bytearray:
+    out = bytearray()
+    rest: Buffer = data
+    if not len(rest):
+        raise _damaged(Codec.GZIP, "it is empty")
+    while len(rest):
+        member = zlib.decompressobj(31)
+        while not member.eof:
+            try:
+                piece = member.decompress(rest, _PIECE)
+            except zlib.error as error:
+                raise _damaged(Codec.GZIP, error) from None
+            _bounded(out, len(piece), Codec.GZIP, size_max)
+            out += piece
+            rest = member.unconsumed_tail
+            if not piece and not member.eof:
+                raise _damaged(Codec.GZIP, "it ends early")
+        rest = member.unused_data
+        if rest[:2] != b"\x1f\x8b":
+            break  # what follows the last member is not read, as in Java
+    return out
+
+
+# ---------------------------------------------------------------- snappy
+
+
+def _snappy_compress(data: memoryview) -> bytes:
+    parts = [_XERIAL_HEADER.pack(_XERIAL_MAGIC, 1, 1)]
+    for start in range(0, len(data), _XERIAL_BLOCK):
+        block = bytes(cramjam.snappy.compress_raw(bytes(data[start : start + _XERIAL_BLOCK])))
+        parts += (len(block).to_bytes(4, "big"), block)
+    return b"".join(parts)
+
+
+def _snappy_decompress(data: memoryview, size_max: int) -> bytearray:
+    out = bytearray()
+    if len(data) < _XERIAL_HEADER.size or data[:8] != _XERIAL_MAGIC:
+        _snappy_block(data, out, size_max)
+        return out
+    position = _XERIAL_HEADER.size
+    while len(data) - position >= 4:
+        if data[position : position + 4] == _XERIAL_MAGIC[:4]:  # a further stream begins
+            if len(data) - position < _XERIAL_HEADER.size:
+                raise _damaged(Codec.SNAPPY, "a stream header is cut off")
+            magic, version, _ = _XERIAL_HEADER.unpack_from(data, position)
+            if magic != _XERIAL_MAGIC or version < 1:
+                raise _damaged(Codec.SNAPPY, "a stream header is wrong")
+            position += _XERIAL_HEADER.size
+            continue
+        size = int.from_bytes(data[position : position + 4], "big")
+        position += 4
+        if size > min(_XERIAL_CHUNK_MAX, len(data) - position):
+            raise _damaged(Codec.SNAPPY, f"a chunk claims {size} bytes where {len(data) - position} are left")
+        _snappy_block(data[position : position + size], out, size_max)
+        position += size
+    return out
+
+
+def _snappy_block(block: memoryview, out: bytearray, size_max: int) -> None:
+    if not len(block):
+        raise _damaged(Codec.SNAPPY, "a block is empty")
+    try:
+        size = cramjam.snappy.decompress_raw_len(block)
+        _bounded(out, size, Codec.SNAPPY, size_max)
+        out += memoryview(cramjam.snappy.decompress_raw(block))
+    except cramjam.DecompressionError as error:
+        raise _damaged(Codec.SNAPPY, error) from None
+
+
+# ---------------------------------------------------------------- lz4
+
+
+def _lz4_compress(data: memoryview, magic: int) -> bytes:
+    parts = [_LZ4_HEADER if magic else _LZ4_HEADER_V0]
+    for start in range(0, len(data), _LZ4_BLOCK):
+        plain = bytes(data[start : start + _LZ4_BLOCK])
+        block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
+        if len(block) < len(plain):
+            parts += (len(block).to_bytes(4, "little"), block)
+        else:
+            parts += ((len(plain) | _LZ4_STORED).to_bytes(4, "little"), plain)
+    parts.append(b"\0\0\0\0")  # end mark
+    return b"".join(parts)
+
+
+def _lz4_decompress(data: memoryview, size_max: int, magic: int) -> bytearray:
+    position, block_max, has_checksums = _lz4_header(data, magic)
+    out = bytearray()
+    while True:
+        if len(data) - position < 4:
+            raise _damaged(Codec.LZ4, "it ends without its end mark")
+        word = int.from_bytes(data[position : position + 4], "little")
+        position += 4
+        if word == 0:
+            return out  # a content checksum may follow: read by nobody
+        size = word & ~_LZ4_STORED
+        if size > block_max or size > len(data) - position:
+            raise _damaged(Codec.LZ4, f"a block claims {size} bytes")
+        block = data[position : position + size]
+        position += size
+        if has_checksums:
+            if int.from_bytes(data[position : position + 4], "little") != xxhash32(bytes(block)):
+                raise _damaged(Codec.LZ4, "a block has a wrong checksum")
+            position += 4
+        _lz4_block(block, bool(word & _LZ4_STORED), block_max, out, size_max)
+
+
+def _lz4_block(block: memoryview, is_stored: bool, block_max: int, out: bytearray, size_max: int) -> None:
+    if is_stored:
+        _bounded(out, len(block), Codec.LZ4, size_max)
+        out += block
+        return
+    target = bytearray(block_max)
+    try:
+        size = cramjam.lz4.decompress_block_into(block, target, output_len=block_max)
+    except cramjam.DecompressionError as error:
+        raise _damaged(Codec.LZ4, error) from None
+    _bounded(out, size, Codec.LZ4, size_max)
+    out += memoryview(target)[:size]
+
+
+def _lz4_header(data: memoryview, magic: int) -> tuple[int, int, bool]:
+    """Where the blocks begin, how large one may be, and whether each is followed by a checksum."""
+    if len(data) < 7 or data[:4] != _LZ4_MAGIC:
+        raise _damaged(Codec.LZ4, "it does not begin with an LZ4 frame")
+    flags, sizes = data[4], data[5]
+    if flags >> 6 != 1 or flags & 0x02 or sizes & 0x8F or not 4 <= sizes >> 4 <= 7:
+        raise _damaged(Codec.LZ4, f"its frame header {flags:#04x} {sizes:#04x} is not valid")
+    if flags & 0x01:
+        raise _damaged(Codec.LZ4, "it needs a dictionary, which Kafka never uses")
+    if not flags & 0x20:
+        raise _damaged(Codec.LZ4, "its blocks depend on each other, which Kafka refuses")
+    end = 6 + (8 if flags & 0x08 else 0)
+    if len(data) <= end:
+        raise _damaged(Codec.LZ4, "its frame header is cut off")
+    if magic > 0 and data[end] != xxhash32(bytes(data[4:end])) >> 8 & 0xFF:
+        raise _damaged(Codec.LZ4, "its frame header has a wrong checksum")
+    return end + 1, 1 << (2 * (sizes >> 4) + 8), bool(flags & 0x10)
+
+
+_PRIME = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
+_MASK = 0xFFFFFFFF
+
+
+def xxhash32(data: bytes) -> int:
+    """The XXH32 of `data` with seed 0, as LZ4 frames use it for their few header bytes."""
+    position = 0
+    if len(data) >= 16:
+        lanes = [_PRIME[0] + _PRIME[1] & _MASK, _PRIME[1], 0, -_PRIME[0] & _MASK]
+        while len(data) - position >= 16:
+            for i, word in enumerate(struct.unpack_from("<4I", data, position)):
+                lanes[i] = _rotate(lanes[i] + word * _PRIME[1], 13) * _PRIME[0] & _MASK
+            position += 16
+        state = sum(_rotate(lane, turn) for lane, turn in zip(lanes, (1, 7, 12, 18), strict=True))
+    else:
+        state = _PRIME[4]
+    state = state + len(data) & _MASK
+    while len(data) - position >= 4:
+        state = _rotate(state + int.from_bytes(data[position : position + 4], "little") * _PRIME[2], 17) * _PRIME[3]
+        position += 4
+    for byte in data[position:]:
+        state = _rotate(state + byte * _PRIME[4], 11) * _PRIME[0]
+    state &= _MASK
+    state = (state ^ state >> 15) * _PRIME[1] & _MASK
+    state = (state ^ state >> 13) * _PRIME[2] & _MASK
+    return state ^ state >> 16
+
+
+def _rotate(number: int, turn: int) -> int:
+    number &= _MASK
+    return (number << turn | number >> 32 - turn) & _MASK
+
+
+# ---------------------------------------------------------------- zstd
+
+
+def _zstd_decompress(data: Buffer, size_max: int) -> bytearray:
+    """All frames of `data`.
+
+    The library ends quietly where a frame is cut off. Therefore an empty-handed end is told from a cut by a frame of our
+    own behind the data: if its bytes do not come out last, a frame before it has swallowed them.
+    """
+    import zstandard
+
+    mark = b"logstore: end of stream"
+    out = bytearray()
+    try:
+        reader = zstandard.ZstdDecompressor().stream_reader(
+            b"".join((data, zstandard.ZstdCompressor().compress(mark))), read_across_frames=True
+        )
+        while piece := reader.read(_PIECE):
+            _bounded(out, len(piece) - len(mark), Codec.ZSTD, size_max)
+            out += piece
+    except zstandard.ZstdError as error:
+        raise _damaged(Codec.ZSTD, error) from None
+    if not len(data) or not out.endswith(mark):
+        raise _damaged(Codec.ZSTD, "it ends early")
+    del out[-len(mark) :]
+    return out

@@ -1,0 +1,42 @@
+"""Picks the kernel: the compiled one, or its plain-Python twin with one warning.
+
+`LOGSTORE_KERNEL=compiled` insists on the first (and fails without it), `LOGSTORE_KERNEL=python` takes the second
+without a warning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from types import ModuleType
+
+
+def _pick() -> tuple[ModuleType, str]:
+    wish = os.environ.get("LOGSTORE_KERNEL", "")
+    if wish not in ("", "compiled", "python"):
+        raise ValueError(f"LOGSTORE_KERNEL is {wish!r}; it may be 'compiled' or 'python'")
+    if wish != "python":
+        try:
+            return importlib.import_module("logstore.records._kernel"), "compiled"
+        except ImportError:
+            if wish == "compiled":
+                raise
+            warnings.warn(
+                "logstore runs without its compiled kernel, many times slower; install a C compiler and reinstall",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return importlib.import_module("logstore.records._kernel_py"), "python"
+
+
+_kernel, KERNEL_NAME = _pick()
+
+check_records = _kernel.check_records
+decode_records = _kernel.decode_records
+encode_records = _kernel.encode_records
+find_candidate = _kernel.find_candidate
+format_body = _kernel.format_body
+format_records = _kernel.format_records
+parse_header = _kernel.parse_header
+walk_batches = _kernel.walk_batches
