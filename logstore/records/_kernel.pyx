@@ -6,6 +6,7 @@ Free functions on buffers and integers: no I/O, no state, therefore thread-safe.
 bounded by the bytes that are there before it is used. Functions that make no Python objects release the GIL.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -22,19 +23,14 @@ from crc32c import crc32c
 
 from logstore.errors import InvalidRecordError
 from logstore.records.header import FLAW_REASONS, BatchHeader, RecordStats
-from logstore.records.record import Record
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject* (*tp_alloc)(PyTypeObject*, Py_ssize_t) except NULL
     void PyTuple_SET_ITEM(PyObject* tuple, Py_ssize_t index, PyObject* item)
-    PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) except NULL
+    object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
     PyObject* PyLong_FromLongLong(long long value) except NULL
-    PyObject* PyBytes_New "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
-    PyObject* PyTuple_New(Py_ssize_t size) except NULL
-    void Py_IncRef(PyObject* object)
     void Py_DecRef(PyObject* object)
-    PyObject* Py_None
 
 # The numbers of header.py, as C constants: on disk, or shared with the twin. Never change one alone.
 cdef enum:
@@ -69,8 +65,54 @@ cdef enum:  # LineMode and ByteEncoding
     BASE64 = 1
 
 
-cdef PyTypeObject* RECORD_TYPE = <PyTypeObject*>Record
+cdef object INT64_MAX = 2**63 - 1
+
 cdef PyTypeObject* HEADER_TYPE = <PyTypeObject*>BatchHeader
+
+
+# Without GC: what a record holds is bytes, text and tuples of them, which form no cycles.
+@cython.final
+@cython.no_gc
+@cython.freelist(1024)
+cdef class Record:
+    """One record of a log; the twin says what its fields mean."""
+
+    cdef readonly int64_t offset
+    cdef readonly int64_t timestamp
+    cdef readonly bytes key
+    cdef readonly bytes value
+    cdef readonly tuple headers
+
+    def __init__(self, int64_t offset, int64_t timestamp, bytes key, bytes value, tuple headers=()):
+        self.offset, self.timestamp, self.key, self.value, self.headers = offset, timestamp, key, value, headers
+
+    def replace(self, **changes):
+        """A copy with some fields changed."""
+        return Record(**{**{name: getattr(self, name) for name in RECORD_FIELDS}, **changes})
+
+    def __eq__(self, other):
+        if not isinstance(other, Record):
+            return NotImplemented
+        return same(self, other)
+
+    def __hash__(self):
+        return hash((self.offset, self.timestamp, self.key, self.value, self.headers))
+
+    def __repr__(self):
+        return f"Record({', '.join(f'{name}={getattr(self, name)!r}' for name in RECORD_FIELDS)})"
+
+    def __reduce__(self):
+        return Record, (self.offset, self.timestamp, self.key, self.value, self.headers)
+
+
+RECORD_FIELDS = ("offset", "timestamp", "key", "value", "headers")
+
+
+cdef bint same(Record one, Record other):
+    return (
+        one.offset == other.offset and one.timestamp == other.timestamp and one.key == other.key
+        and one.value == other.value and one.headers == other.headers
+    )
 
 
 cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
@@ -356,44 +398,28 @@ def decode_records(
         PyBuffer_Release(&view)
 
 
-cdef object make_record(const uint8_t* p, Fields* f, int64_t offset, int64_t timestamp):
-    cdef PyObject* record = RECORD_TYPE.tp_alloc(RECORD_TYPE, 5)
-    cdef object result = <object>record
-    Py_DecRef(record)  # `result` holds it from here on
-    PyTuple_SET_ITEM(record, 0, PyLong_FromLongLong(offset))
-    PyTuple_SET_ITEM(record, 1, PyLong_FromLongLong(timestamp))
-    PyTuple_SET_ITEM(record, 2, make_bytes(p + f.key, f.key_size))
-    PyTuple_SET_ITEM(record, 3, make_bytes(p + f.value, f.value_size))
-    PyTuple_SET_ITEM(record, 4, make_headers(p, f))
-    return result
+cdef Record make_record(const uint8_t* p, Fields* f, int64_t offset, int64_t timestamp):
+    cdef Record record = Record.__new__(Record)
+    record.offset = offset
+    record.timestamp = timestamp
+    if f.key_size >= 0:
+        record.key = PyBytes_FromStringAndSize(<const char*>p + f.key, f.key_size)
+    if f.value_size >= 0:
+        record.value = PyBytes_FromStringAndSize(<const char*>p + f.value, f.value_size)
+    record.headers = make_headers(p, f) if f.headers_count else ()
+    return record
 
 
-cdef inline PyObject* make_bytes(const uint8_t* data, Py_ssize_t size) except NULL:
-    if size < 0:
-        Py_IncRef(Py_None)
-        return Py_None
-    return PyBytes_New(<const char*>data, size)
-
-
-cdef PyObject* make_headers(const uint8_t* p, Fields* f) except NULL:
-    cdef PyObject* result = PyTuple_New(f.headers_count)
-    cdef PyObject* pair
+cdef tuple make_headers(const uint8_t* p, Fields* f):
     cdef Py_ssize_t position = f.headers, at = 0, size = 0
     cdef int64_t i
-    cdef object holder
-    if f.headers_count == 0:
-        return result
-    holder = <object>result
-    Py_DecRef(result)
+    cdef list headers = []
     for i in range(f.headers_count):
-        pair = PyTuple_New(2)
-        PyTuple_SET_ITEM(result, i, pair)
         sized(p, &position, f.end, &at, &size)
-        PyTuple_SET_ITEM(pair, 0, PyUnicode_DecodeUTF8(<const char*>p + at, size, "surrogateescape"))
+        name = PyUnicode_DecodeUTF8(<const char*>p + at, size, "surrogateescape")
         sized(p, &position, f.end, &at, &size)
-        PyTuple_SET_ITEM(pair, 1, make_bytes(p + at, size))
-    Py_IncRef(result)
-    return result
+        headers.append((name, PyBytes_FromStringAndSize(<const char*>p + at, size) if size >= 0 else None))
+    return tuple(headers)
 
 
 def check_records(buffer, Py_ssize_t start, Py_ssize_t end, int64_t count):
@@ -500,6 +526,15 @@ cdef inline uint8_t* put_field(uint8_t* p, object data):
     return p + size
 
 
+cdef tuple NO_HEADERS = ()
+
+
+cdef int64_t checked_time(object when, Py_ssize_t index) except? -1:
+    if not -1 <= when <= INT64_MAX:
+        raise ValueError(f"record {index}: timestamp {when} is negative, or beyond 64 bits")
+    return when
+
+
 def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestamp, default_timestamp):
     cdef bytearray out = bytearray(reserve)
     cdef Py_ssize_t used = reserve, needed, body, index = 0
@@ -507,29 +542,32 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
     cdef bint has_base = base_timestamp is not None
     cdef uint8_t* p
     cdef tuple item, headers
-    cdef object key, value, one, when, wide
+    cdef object key, value, one, wide
+    cdef Record record
+    cdef int64_t usual = checked_time(default_timestamp, 0)
     if has_base:
         base = base_timestamp
     for one in items:
-        if not isinstance(one, tuple) or not 2 <= len(one) <= 5:
-            raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
-        item = <tuple>one
-        headers = ()
-        if PyTuple_GET_SIZE(item) == 5:
-            wide = item[0] - base_offset
+        headers = NO_HEADERS
+        if type(one) is Record:
+            record = <Record>one
+            wide = record.offset - <object>base_offset
             if not previous < wide <= INT32_MAX:
                 raise ValueError(f"record {index}: its offset does not follow the one before, or is beyond the batch")
-            delta, when, key, value = wide, item[1], item[2], item[3]
-            if item[4]:
-                headers = plain_headers(item[4], index)
+            delta, key, value, timestamp = wide, record.key, record.value, record.timestamp
+            if record.headers:
+                headers = plain_headers(record.headers, index)
         else:
-            delta, key, value = index, item[0], item[1]
-            when = item[2] if PyTuple_GET_SIZE(item) > 2 else default_timestamp
+            if not isinstance(one, tuple) or not 2 <= PyTuple_GET_SIZE(one) <= 4:
+                raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
+            item = <tuple>one
+            delta, key, value, timestamp = index, item[0], item[1], usual
+            if PyTuple_GET_SIZE(item) > 2:
+                timestamp = checked_time(item[2], index)
             if PyTuple_GET_SIZE(item) > 3 and item[3]:
                 headers = plain_headers(item[3], index)
-        if not -1 <= when <= 9223372036854775807:
-            raise ValueError(f"record {index}: timestamp {when} is negative, or beyond 64 bits")
-        timestamp = when
+        if timestamp < -1:
+            raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
         if not has_base:
             base = timestamp
             has_base = True
@@ -538,9 +576,10 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
         if value is not None and not PyBytes_CheckExact(value):
             value = as_bytes(value, index, "value")
         body = 1 + varint_size(<int64_t>(<uint64_t>timestamp - <uint64_t>base)) + varint_size(delta)
-        body += field_size(key) + field_size(value) + varint_size(len(headers) // 2)
-        for data in headers:
-            body += field_size(data)
+        body += field_size(key) + field_size(value) + varint_size(PyTuple_GET_SIZE(headers) // 2)
+        if headers is not NO_HEADERS:
+            for data in headers:
+                body += field_size(data)
         if body > INT32_MAX:
             raise ValueError(f"record {index}: larger than a record can be")
         needed = used + body + 5
@@ -554,9 +593,10 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
         p += put_varint(p, delta, False)
         p = put_field(p, key)
         p = put_field(p, value)
-        p += put_varint(p, len(headers) // 2, False)
-        for data in headers:
-            p = put_field(p, data)
+        p += put_varint(p, PyTuple_GET_SIZE(headers) // 2, False)
+        if headers is not NO_HEADERS:
+            for data in headers:
+                p = put_field(p, data)
         used = p - <uint8_t*>PyByteArray_AS_STRING(out)
         previous = delta
         max_timestamp = max(max_timestamp, timestamp)
@@ -974,11 +1014,12 @@ def format_records(records, style):
     cdef Style s = read_style(style)
     cdef Fields f
     cdef bytes packed
+    cdef Record record
     out.data, out.size, out.capacity, out.failed = NULL, 0, 0, False
     try:
         for record in records:
             packed = pack(record, &f)
-            put_line(&out, &s, <const uint8_t*>PyBytes_AS_STRING(packed), &f, record[0], record[1])
+            put_line(&out, &s, <const uint8_t*>PyBytes_AS_STRING(packed), &f, record.offset, record.timestamp)
             if out.failed:
                 raise MemoryError()
         return PyBytes_FromStringAndSize(<const char*>out.data, out.size)
@@ -986,10 +1027,10 @@ def format_records(records, style):
         free(out.data)
 
 
-cdef bytes pack(object record, Fields* f):
+cdef bytes pack(Record record, Fields* f):
     """Key, value and headers of a record behind each other, as `put_line` wants them."""
-    cdef object key = record[2], value = record[3]
-    cdef tuple headers = plain_headers(record[4], 0) if record[4] else ()
+    cdef bytes key = record.key, value = record.value
+    cdef tuple headers = plain_headers(record.headers, 0)
     cdef Py_ssize_t size = 0
     cdef bytearray out
     cdef uint8_t* p

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import datetime
 import json
 import struct
@@ -35,12 +36,12 @@ from logstore.records.header import (
     BatchHeader,
     ByteEncoding,
     Flaw,
+    Header,
     LineMode,
     LineStyle,
     RecordStats,
     WalkEnd,
 )
-from logstore.records.record import Header, Record
 
 Buffer = bytes | bytearray | memoryview
 
@@ -48,6 +49,26 @@ _SIZE_MIN = (SIZE_MIN_V0, SIZE_MIN_V1, SIZE_MIN_V2)
 _HEADER_LEGACY = struct.Struct(">qiIbb")  # offset, size, crc, magic, attributes
 _EPOCH = datetime.datetime(1970, 1, 1)
 _TIME_MIN, _TIME_MAX = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999, in ms since the epoch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a log.
+
+    `offset` is its logical number in the partition, `timestamp` is in milliseconds since the epoch (-1: none, as in
+    message format v0), `key` and `value` are bytes or None (a None value is a tombstone in a compacted log), `headers`
+    are pairs of text and bytes or None.
+    """
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+
+    def replace(self, **changes: Any) -> Record:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
 
 
 # ---------------------------------------------------------------- batches
@@ -92,8 +113,9 @@ def parse_header(buffer: Buffer, position: int, file_position: int) -> BatchHead
     timestamp = struct.unpack_from(">q", view, position + 18)[0] if magic == 1 else NONE
     count = NONE if attributes & 7 else 1
     return BatchHeader(
-        file_position, LOG_OVERHEAD + size, offset, NONE, magic, crc, attributes, 0, timestamp, timestamp, *[NONE] * 3, count
-    )
+        file_position, LOG_OVERHEAD + size, offset, NONE, magic, crc, attributes, 0, timestamp, timestamp,
+        NONE, NONE, NONE, count,
+    )  # fmt: skip
 
 
 def _crc_matches(batch: memoryview, header: BatchHeader) -> bool:
@@ -305,11 +327,10 @@ def encode_records(
 
 
 def _item(item: Any, index: int, base_offset: int, default_timestamp: int) -> tuple[int, int, Any, Any, Any]:
-    if not isinstance(item, tuple) or not 2 <= len(item) <= 5:
+    if isinstance(item, Record):
+        return item.offset - base_offset, item.timestamp, item.key, item.value, item.headers
+    if not isinstance(item, tuple) or not 2 <= len(item) <= 4:
         raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
-    if len(item) == 5:
-        offset, timestamp, key, value, headers = item
-        return offset - base_offset, timestamp, key, value, headers
     timestamp = item[2] if len(item) > 2 else default_timestamp
     return index, timestamp, item[0], item[1], item[3] if len(item) > 3 else ()
 

@@ -17,7 +17,7 @@ from logstore.records.batch import TimestampType
 from logstore.records.compression import Codec, compress
 from logstore.records.control import ControlType, EndTransactionMarker, encode_end_transaction_marker, parse_control_key
 from logstore.records.header import CRC_V2_START, HEADER_V2, HEADER_V2_SIZE, INT32_MAX, LOG_OVERHEAD, NONE, BatchHeader
-from logstore.records.record import Header
+from logstore.records.record import Header, Record
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ def _check_kind(items: Sequence[Any], options: BatchOptions) -> None:
     if not options.is_control:
         return
     for item in items:
-        control_type, _ = parse_control_key(item[2] if len(item) == 5 else item[0])
+        control_type, _ = parse_control_key(item.key if isinstance(item, Record) else item[0])
         if control_type.ends_transaction and not options.is_transactional:
             raise ValueError("an end-transaction marker needs a transactional batch")
         if control_type >= ControlType.LEADER_CHANGE and options.leader_epoch < 0:
@@ -165,7 +165,7 @@ class BatchBuilder:
         self._base_offset = base_offset
         self._bytes_max = bytes_max
         self._options = options
-        self._items: list[tuple[int, int, bytes | None, bytes | None, tuple[Header, ...]]] = []
+        self._items: list[Record] = []
         self._size = HEADER_V2_SIZE
         self._built: bytearray | None = None
         self._is_aborted = False
@@ -204,14 +204,14 @@ class BatchBuilder:
         """
         if self._built is not None or self._is_aborted:
             raise ValueError("this builder is closed")
-        following = self._items[-1][0] + 1 if self._items else self._base_offset
+        following = self._items[-1].offset + 1 if self._items else self._base_offset
         offset = following if offset is None else offset
         if offset < following:
             raise ValueError(f"offset {offset} does not follow {following - 1}")
-        item = (offset, timestamp, key, value, tuple(headers))
+        item = Record(offset, timestamp, key, value, tuple(headers))
         base_timestamp = self._options.delete_horizon_ms
         if base_timestamp is None and self._items:
-            base_timestamp = self._items[0][1]
+            base_timestamp = self._items[0].timestamp
         self._size += len(kernel.encode_records([item], 0, self._base_offset, base_timestamp, NONE)[0])
         self._items.append(item)
         return offset

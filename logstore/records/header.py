@@ -36,6 +36,10 @@ INT64_MAX = 2**63 - 1
 NONE = -1  # Kafka's "not there": timestamps, producer ids, epochs, sequences, offsets
 
 
+Header = tuple[str, bytes | None]
+"""A record's header: its key (UTF-8; bytes that are not UTF-8 are kept as surrogate escapes) and value (None is null)."""
+
+
 class BatchHeader(NamedTuple):
     """The fields of one batch header, as they stand in the file.
 

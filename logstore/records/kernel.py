@@ -32,6 +32,7 @@ def _pick() -> tuple[ModuleType, str]:
 
 _kernel, KERNEL_NAME = _pick()
 
+Record = _kernel.Record
 check_records = _kernel.check_records
 decode_records = _kernel.decode_records
 encode_records = _kernel.encode_records

@@ -43,7 +43,7 @@ def decode_legacy(buffer: Buffer, start: int, header: BatchHeader, *, size_max: 
     if not records:
         raise InvalidRecordError("a compressed set holds no messages", position=start, offset=header.base_offset)
     base = _base_offset(header, records[-1].offset)
-    return [record._replace(offset=base + record.offset) for record in records] if base else records
+    return [record.replace(offset=base + record.offset) for record in records] if base else records
 
 
 def _base_offset(header: BatchHeader, last: int) -> int:

@@ -1,25 +1,18 @@
 """A record as a value: what a consumer gets, without its batch.
 
+The class is the kernel's own, so that decoding makes records without a detour; both kernels give it the same face.
 Immutable, therefore safe to share between threads.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-Header = tuple[str, bytes | None]
-"""A header: its key (UTF-8 text; bytes that are not UTF-8 are kept as surrogate escapes) and value (None is null)."""
+from logstore.records.header import Header
 
+if TYPE_CHECKING:
+    from logstore.records._kernel_py import Record
+else:
+    from logstore.records.kernel import Record
 
-class Record(NamedTuple):
-    """One record of a log.
-
-    `offset` is its logical number in the partition, `timestamp` is in milliseconds since the epoch (-1: none, as in
-    message format v0), `key` and `value` are bytes or None (a None value is a tombstone in a compacted log).
-    """
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[Header, ...] = ()
+__all__ = ["Header", "Record"]

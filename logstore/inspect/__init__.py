@@ -1,0 +1,54 @@
+"""Reads what others wrote, damage and all: dump, check and describe as a library. Nothing here changes a byte."""
+
+from logstore.inspect.check import CheckOptions, CheckTotals, check
+from logstore.inspect.describe import DescribeOptions, Description, PartitionDescription, describe
+from logstore.inspect.dump import DumpOptions, Problem, RecordFilter, Selection, select_file, select_partition
+from logstore.inspect.files import file_rows
+from logstore.inspect.findings import CODES, Explanation, Finding, Severity, codes_table
+from logstore.inspect.layout import (
+    LogDirectoryContext,
+    LogDirectoryFiles,
+    PartitionFiles,
+    SegmentFiles,
+    SingleFile,
+    Target,
+    iter_partitions,
+    read_context,
+    resolve,
+)
+from logstore.inspect.transactions import ConsumerView, Isolation, TransactionTracker, consumer_view
+
+__all__ = [
+    "CODES",
+    "CheckOptions",
+    "CheckTotals",
+    "ConsumerView",
+    "DescribeOptions",
+    "Description",
+    "DumpOptions",
+    "Explanation",
+    "Finding",
+    "Isolation",
+    "LogDirectoryContext",
+    "LogDirectoryFiles",
+    "PartitionDescription",
+    "PartitionFiles",
+    "Problem",
+    "RecordFilter",
+    "SegmentFiles",
+    "Selection",
+    "Severity",
+    "SingleFile",
+    "Target",
+    "TransactionTracker",
+    "check",
+    "codes_table",
+    "consumer_view",
+    "describe",
+    "file_rows",
+    "iter_partitions",
+    "read_context",
+    "resolve",
+    "select_file",
+    "select_partition",
+]

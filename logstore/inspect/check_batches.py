@@ -1,0 +1,154 @@
+"""Checks the batches of one segment, one after the other: offsets, counts, bodies, epochs, control records.
+
+The state carried from batch to batch is that of a `LogWalk`, which lives for a whole partition. One thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from logstore.errors import BatchTooLargeError, CorruptRecordError, InvalidRecordError, LogstoreError, UnsupportedFormatError
+from logstore.inspect.findings import Finding, Severity, finding
+from logstore.inspect.transactions import TransactionTracker
+from logstore.log import EpochEntry
+from logstore.records import ControlType, RecordBatch, RecordStats, TimestampType
+from logstore.records.legacy import decode_legacy
+
+OFFSET_RANGE = 2**31 - 1  # offsets of a segment lie within 31 bits of its base
+
+
+@dataclasses.dataclass(slots=True)
+class LogWalk:
+    """What is known of a log up to the batch that comes next.
+
+    `next_offset` is the first offset that may follow, None before the first batch; `gaps` counts the places where offsets
+    are missing between batches, `is_compacted` tells that they are no surprise.
+    """
+
+    is_compacted: bool
+    epochs: tuple[EpochEntry, ...]
+    batch_bytes_max: int
+    transactions: TransactionTracker = dataclasses.field(default_factory=TransactionTracker)
+    next_offset: int | None = None
+    leader_epoch: int = -1
+    gaps: int = 0
+    batches: int = 0
+    records: int = 0
+    size: int = 0
+
+
+def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk) -> Iterator[Finding]:
+    """Check one batch whose CRC is right, and move the walk behind it."""
+    header = batch.header
+    place = {"position": header.position, "offset": header.base_offset}
+    first_offset = header.base_offset
+    yield from _check_epoch(batch, path, walk)
+    try:
+        if header.magic == 2:
+            yield from _check_body(batch, path, walk)
+        else:
+            records = decode_legacy(batch.raw, 0, header, size_max=walk.batch_bytes_max, verify=True)
+            walk.records += len(records)
+            first_offset = records[0].offset
+            if any(one.offset >= other.offset for one, other in zip(records, records[1:], strict=False)):
+                yield finding("record-offset", path, "the offsets inside a compressed set do not ascend", **place)
+    except BatchTooLargeError as error:
+        yield finding("batch-too-large", path, error.reason, **place)
+    except UnsupportedFormatError as error:
+        yield finding("batch-codec", path, error.reason, **place)
+    except (InvalidRecordError, CorruptRecordError) as error:
+        code = "legacy-message" if header.magic < 2 else "batch-compression" if "stream" in error.reason else "record-body"
+        yield finding(code, path, error.reason, **place)
+    yield from _check_offsets(batch, first_offset, path, base_offset, walk)
+    yield from _check_control(batch, path, walk)
+    walk.batches += 1
+    walk.size += header.size
+    walk.next_offset = max(walk.next_offset or 0, batch.next_offset)
+
+
+def _check_offsets(
+    batch: RecordBatch, first_offset: int, path: Path, base_offset: int, walk: LogWalk
+) -> Iterator[Finding]:
+    """`first_offset` is the batch's first as far as one can tell: a compressed set of v0 or v1 names only its last."""
+    header = batch.header
+    place = {"position": header.position, "offset": header.base_offset}
+    expected = base_offset if walk.next_offset is None else walk.next_offset
+    if first_offset < base_offset or batch.last_offset - base_offset > OFFSET_RANGE:
+        message = f"offsets {first_offset} to {batch.last_offset} are not in the range of segment {base_offset}"
+        yield finding("batch-offset", path, message, **place)
+    elif first_offset < expected:
+        yield finding("batch-offset", path, f"offset {first_offset} comes where {expected} is next", **place)
+    elif first_offset > expected and walk.next_offset is not None:
+        walk.gaps += 1
+        if not walk.is_compacted:
+            message = f"offsets {expected} to {first_offset - 1} are missing before this batch"
+            yield finding("offset-gap", path, message, **place)
+    if header.magic == 2 and not 0 <= header.count <= header.last_offset_delta + 1:
+        message = f"the header claims {header.count} records for {header.last_offset_delta + 1} offsets"
+        yield finding("batch-count", path, message, **place)
+
+
+def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
+    """Leader epochs never go back, and the checkpoint knows where each began (LOG_SEMANTICS §10)."""
+    epoch, offset = batch.header.leader_epoch, batch.header.base_offset
+    if batch.header.magic < 2 or epoch < 0:
+        if walk.leader_epoch >= 0 and batch.header.magic == 2:
+            message = f"no leader epoch behind batches of epoch {walk.leader_epoch}"
+            yield finding("leader-epoch", path, message, position=batch.header.position, offset=offset)
+        return
+    known = [entry.epoch for entry in walk.epochs if entry.start_offset <= offset]
+    message = None
+    if epoch < walk.leader_epoch:
+        message = f"leader epoch {epoch} behind batches of epoch {walk.leader_epoch}"
+    elif known and known[-1] != epoch:
+        message = f"leader epoch {epoch} where the checkpoint says {known[-1]}"
+    elif walk.epochs and not known and epoch > walk.epochs[0].epoch:
+        message = f"leader epoch {epoch} before the checkpoint's first, {walk.epochs[0].epoch}"
+    if message is not None:
+        yield finding("leader-epoch", path, message, position=batch.header.position, offset=offset)
+    else:
+        walk.leader_epoch = epoch
+
+
+def _check_body(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
+    header = batch.header
+    stats = batch.stats(size_max=walk.batch_bytes_max)
+    walk.records += stats.count
+    place = {"position": header.position, "offset": header.base_offset}
+    if stats.count <= header.last_offset_delta or batch.delete_horizon_ms is not None:
+        walk.is_compacted = True  # only compaction takes records out of a batch
+    if not stats.count:
+        return
+    if stats.disordered >= 0 or stats.last_offset_delta > header.last_offset_delta:
+        message = "the offsets of the records in this batch do not ascend within its range"
+        yield finding("record-offset", path, message, **place)
+    if batch.timestamp_type == TimestampType.CREATE_TIME and (newest := _newest(batch, stats)) != header.max_timestamp:
+        message = f"the header says {header.max_timestamp} is the largest timestamp, the records {newest}"
+        yield finding("batch-timestamp", path, message, **place)
+
+
+def _newest(batch: RecordBatch, stats: RecordStats) -> int:
+    return batch.header.base_timestamp + stats.timestamp_delta_max
+
+
+def _check_control(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
+    try:
+        control_type = walk.transactions.add(batch)
+        if batch.is_control and control_type is None and batch.header.count:
+            control_type = batch.control_type(size_max=walk.batch_bytes_max)
+    except BatchTooLargeError:
+        return
+    except LogstoreError as error:
+        if batch.is_control:
+            yield finding(
+                "control-record", path, error.reason, position=batch.header.position, offset=batch.header.base_offset
+            )
+        return
+    if control_type == ControlType.UNKNOWN:
+        message = "a control record of a type that this version does not know"
+        yield finding(
+            "control-record", path, message, severity=Severity.NOTE,
+            position=batch.header.position, offset=batch.header.base_offset,
+        )  # fmt: skip

@@ -1,0 +1,289 @@
+"""Describes what a file, a partition or a log directory holds, from one walk over its batch headers.
+
+Read-only, tolerant of damage, flat in memory. One description belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from logstore import names
+from logstore.errors import LogstoreError
+from logstore.inspect.files import file_rows
+from logstore.inspect.layout import (
+    LogDirectoryContext,
+    LogDirectoryFiles,
+    PartitionFiles,
+    SegmentFiles,
+    SingleFile,
+    Target,
+    iter_partitions,
+    parse_file,
+    read_context,
+)
+from logstore.inspect.tails import explain_tail
+from logstore.inspect.transactions import TransactionTracker
+from logstore.log import RecordFile, parse_leader_epoch_checkpoint
+from logstore.names import TopicPartition
+from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch, TimestampType
+
+
+@dataclasses.dataclass(slots=True)
+class PartitionDescription:
+    """What a partition holds. Sizes in bytes, times in ms since the epoch; None where the files do not tell.
+
+    `records` are those a consumer could get, `control_records` the others. The clean part lies below the cleaner
+    checkpoint; the dirty part reaches from there to the active segment, and `dirty_ratio` is its share of both
+    (CLEANER §2.4).
+    """
+
+    path: Path
+    topic: str | None = None
+    partition: int | None = None
+    segments: int = 0
+    log_start_offset: int = 0
+    log_end_offset: int = 0
+    high_watermark: int | None = None
+    recovery_point: int | None = None
+    records: int = 0
+    control_records: int = 0
+    batches: int = 0
+    log_bytes: int = 0
+    index_bytes: int = 0
+    first_timestamp: int | None = None
+    last_timestamp: int | None = None
+    timestamp_types: Counter[str] = dataclasses.field(default_factory=Counter)
+    codecs: Counter[str] = dataclasses.field(default_factory=Counter)
+    formats: Counter[str] = dataclasses.field(default_factory=Counter)
+    producers: int = 0
+    transactions_committed: int = 0
+    transactions_aborted: int = 0
+    transactions_open: int = 0
+    leader_epochs: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    cleaner_offset: int | None = None
+    clean_bytes: int | None = None
+    dirty_bytes: int | None = None
+    dirty_ratio: float | None = None
+    leftovers: int = 0
+    damages: int = 0
+    unread_batches: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The description as plain values."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+
+@dataclasses.dataclass(slots=True)
+class Description:
+    """What a path holds. `shutdown` is clean, unclean or unknown (no log directory around it)."""
+
+    path: Path
+    kind: str
+    shutdown: str
+    partitions: list[PartitionDescription]
+    set_aside: list[str] = dataclasses.field(default_factory=list)
+    foreign: list[str] = dataclasses.field(default_factory=list)
+    entries: int | None = None
+    first_entry: dict[str, Any] | None = None
+    last_entry: dict[str, Any] | None = None
+    properties: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def damages(self) -> int:
+        """How many damaged places were met."""
+        return sum(partition.damages for partition in self.partitions)
+
+    def as_json(self) -> dict[str, Any]:
+        """The description as plain values."""
+        partitions = [partition.as_json() for partition in self.partitions]
+        totals = {
+            name: sum(partition[name] for partition in partitions)
+            for name in ("segments", "records", "control_records", "batches", "log_bytes", "index_bytes", "damages")
+        }
+        result: dict[str, Any] = {
+            "path": str(self.path), "kind": self.kind, "shutdown": self.shutdown,
+            "topics": len({partition["topic"] for partition in partitions}), "partition_count": len(partitions),
+            "totals": totals, "partitions": partitions,
+        }  # fmt: skip
+        if self.kind == "log directory":
+            result |= {"set_aside": self.set_aside, "foreign": self.foreign, "properties": self.properties}
+        if self.entries is not None:
+            result |= {"entries": self.entries, "first_entry": self.first_entry, "last_entry": self.last_entry}
+        return result
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeOptions:
+    """As `CheckOptions`."""
+
+    batch_bytes_max: int = BATCH_BYTES_MAX
+    topic: Callable[[str], bool] = lambda _: True
+    partition: int | None = None
+    progress: Callable[[int], object] = lambda _: None
+
+
+def describe(target: Target, options: DescribeOptions) -> Description:
+    """Describe a file, a partition directory or a log directory. Raises OSError and, for a small file whose content is
+    not what its name says, LogstoreError."""
+    if isinstance(target, LogDirectoryFiles):
+        return _describe_directory(target, options)
+    if isinstance(target, PartitionFiles):
+        context = read_context(target.path.absolute().parent)
+        return Description(target.path, "partition", _shutdown(context), [_describe_partition(target, context, options)])
+    if target.holds_batches:
+        return _describe_file(target, options)
+    rows = list(_ends(file_rows(target)))
+    entries, first, last = rows[-1]
+    return Description(target.path, target.kind.value, "unknown", [], entries=entries, first_entry=first, last_entry=last)
+
+
+def _ends(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any] | None, dict[str, Any] | None]]:
+    count, first, last = 0, None, None
+    for row in rows:
+        count, first, last = count + 1, first or row, row
+    yield count, first, last
+
+
+def _describe_directory(directory: LogDirectoryFiles, options: DescribeOptions) -> Description:
+    context = read_context(directory.path)
+    partitions = [
+        _describe_partition(partition, context, options)
+        for partition in iter_partitions(directory, topic=options.topic, partition=options.partition)
+    ]
+    properties: dict[str, str] = {}
+    if names.META_PROPERTIES in directory.named:
+        from logstore.log import parse_properties
+
+        try:
+            properties = parse_file(directory.named[names.META_PROPERTIES], parse_properties)
+        except LogstoreError:
+            properties = {}
+    return Description(
+        directory.path, "log directory", _shutdown(context), partitions,
+        [path.name for _, path in directory.set_aside], [path.name for path, _ in directory.foreign],
+        properties=properties,
+    )  # fmt: skip
+
+
+def _shutdown(context: LogDirectoryContext | None) -> str:
+    return "unknown" if context is None else "clean" if context.is_clean else "unclean"
+
+
+def _describe_file(file: SingleFile, options: DescribeOptions) -> Description:
+    directory = file.path.absolute().parent
+    context = read_context(directory.parent) if file.partition is not None else None
+    segment = SegmentFiles(file.base_offset or 0, file.path)
+    alone = PartitionFiles(directory, None, (segment,), (), (), (), (), {}, ())
+    result = _describe_partition(alone, None, options, context)
+    result.path = file.path
+    if file.partition is not None:
+        result.topic, result.partition = file.partition
+    return Description(file.path, "segment", _shutdown(context), [result])
+
+
+def _describe_partition(
+    files: PartitionFiles, context: LogDirectoryContext | None, options: DescribeOptions,
+    tail_context: LogDirectoryContext | None = None,
+) -> PartitionDescription:  # fmt: skip
+    result = PartitionDescription(files.path, segments=len(files.segments), leftovers=len(files.leftovers))
+    identity = files.topic_partition
+    if files.segments:
+        result.log_start_offset = files.segments[0].base_offset
+        result.log_end_offset = files.segments[-1].base_offset
+    sizes: list[tuple[int, int]] = []
+    tracker, producers = TransactionTracker(), set[int]()
+    for number, segment in enumerate(files.segments):
+        is_last = number == len(files.segments) - 1
+        for path in (segment.offset_index, segment.time_index, segment.transaction_index):
+            result.index_bytes += _size(path)
+        try:
+            records = RecordFile(segment.log)
+        except FileNotFoundError:
+            continue
+        with records:
+            sizes.append((segment.base_offset, records.size))
+            for found in records.batches(batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset):
+                if isinstance(found, RecordBatch):
+                    _add(result, found, tracker, producers, options.batch_bytes_max)
+                else:
+                    result.damages += _is_damage(found, is_last, context or tail_context)
+            options.progress(records.size)
+    result.log_bytes = sum(size for _, size in sizes)
+    result.producers = len(producers)
+    result.transactions_committed = tracker.committed_count
+    result.transactions_aborted = sum(map(len, tracker.aborted.values()))
+    result.transactions_open = len(tracker.open)
+    if names.LEADER_EPOCH_CHECKPOINT in files.named:
+        try:
+            entries = parse_file(files.named[names.LEADER_EPOCH_CHECKPOINT], parse_leader_epoch_checkpoint)
+            result.leader_epochs = [(entry.epoch, entry.start_offset) for entry in entries]
+        except LogstoreError:
+            result.damages += 1
+    if identity is not None:
+        result.topic, result.partition = identity
+        if context is not None:
+            _add_context(result, identity, context, sizes)
+    return result
+
+
+def _add_context(
+    result: PartitionDescription, identity: TopicPartition, context: LogDirectoryContext, sizes: list[tuple[int, int]]
+) -> None:
+    result.log_start_offset = max(result.log_start_offset, context.log_starts.get(identity, 0))
+    result.high_watermark = context.high_watermarks.get(identity)
+    result.recovery_point = context.recovery_points.get(identity)
+    result.cleaner_offset = context.cleaner_offsets.get(identity)
+    if result.cleaner_offset is None or not sizes:
+        return
+    sealed = sizes[:-1]
+    clean = sum(size for base, size in sealed if base < result.cleaner_offset)
+    dirty = sum(size for base, size in sealed if base >= result.cleaner_offset)
+    result.clean_bytes, result.dirty_bytes = clean, dirty
+    result.dirty_ratio = dirty / (clean + dirty) if clean + dirty else 0.0
+
+
+def _is_damage(found: Damage, is_last: bool, context: LogDirectoryContext | None) -> bool:
+    tail = explain_tail(found, is_last, context)
+    return tail is None or tail.is_damage
+
+
+def _size(path: Path | None) -> int:
+    try:
+        return 0 if path is None else path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _add(
+    result: PartitionDescription, batch: RecordBatch, tracker: TransactionTracker, producers: set[int], batch_bytes_max: int
+) -> None:
+    header = batch.header
+    result.batches += 1
+    result.log_end_offset = max(result.log_end_offset, batch.next_offset)
+    result.formats[f"v{header.magic}"] += 1
+    result.timestamp_types[batch.timestamp_type.value] += 1
+    if batch.has_producer_id:
+        producers.add(header.producer_id)
+    try:
+        result.codecs[batch.codec.label] += 1
+        tracker.add(batch)
+        count = header.count if header.count >= 0 else len(batch.records(size_max=batch_bytes_max))
+        if batch.is_control:
+            result.control_records += count
+        else:
+            result.records += count
+    except LogstoreError:
+        result.unread_batches += 1
+    if batch.timestamp_type != TimestampType.NONE and header.count != 0:
+        first = header.max_timestamp if batch.delete_horizon_ms is not None else header.base_timestamp
+        if batch.timestamp_type == TimestampType.LOG_APPEND_TIME:
+            first = header.max_timestamp
+        if first >= 0:
+            result.first_timestamp = first if result.first_timestamp is None else min(first, result.first_timestamp)
+        if header.max_timestamp >= 0:
+            last = result.last_timestamp
+            result.last_timestamp = header.max_timestamp if last is None else max(header.max_timestamp, last)
