@@ -16,6 +16,7 @@ from logstore.inspect.layout import (
     read_context,
     resolve,
 )
+from logstore.inspect.render import Format, Renderer, control_object
 from logstore.inspect.transactions import ConsumerView, Isolation, TransactionTracker, consumer_view
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DumpOptions",
     "Explanation",
     "Finding",
+    "Format",
     "Isolation",
     "LogDirectoryContext",
     "LogDirectoryFiles",
@@ -35,6 +37,7 @@ __all__ = [
     "PartitionFiles",
     "Problem",
     "RecordFilter",
+    "Renderer",
     "SegmentFiles",
     "Selection",
     "Severity",
@@ -44,6 +47,7 @@ __all__ = [
     "check",
     "codes_table",
     "consumer_view",
+    "control_object",
     "describe",
     "file_rows",
     "iter_partitions",

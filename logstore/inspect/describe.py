@@ -27,7 +27,7 @@ from logstore.inspect.layout import (
 )
 from logstore.inspect.tails import explain_tail
 from logstore.inspect.transactions import TransactionTracker
-from logstore.log import RecordFile, parse_leader_epoch_checkpoint
+from logstore.log import RecordFile, parse_leader_epoch_checkpoint, parse_properties
 from logstore.names import TopicPartition
 from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch, TimestampType
 
@@ -74,7 +74,9 @@ class PartitionDescription:
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain values."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
+        return {**plain, "path": str(self.path)}
 
 
 @dataclasses.dataclass(slots=True)
@@ -156,8 +158,6 @@ def _describe_directory(directory: LogDirectoryFiles, options: DescribeOptions) 
     ]
     properties: dict[str, str] = {}
     if names.META_PROPERTIES in directory.named:
-        from logstore.log import parse_properties
-
         try:
             properties = parse_file(directory.named[names.META_PROPERTIES], parse_properties)
         except LogstoreError:

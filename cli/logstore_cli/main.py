@@ -1,0 +1,93 @@
+"""The entry point: finds the command, and turns every way it can end into an exit code.
+
+0 done, nothing wrong; 1 done, and damage was found; 2 wrong usage; 3 could not; 130 interrupted. A command's module is
+imported when the command is called, so that help and completion are fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import logstore
+
+EXIT_OK, EXIT_DAMAGE, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+# name -> (module, what it does in one line)
+COMMANDS = {
+    "check": ("check", "Find everything that is wrong with files, partitions or log directories."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "describe": ("describe", "Say what a path holds: topics, segments, offsets, times, codecs, transactions."),
+    "dump": ("dump", "Print records, batches, or the entries of index and checkpoint files."),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"logstore_cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in sorted(COMMANDS.items())])
+
+
+EPILOG = """\b
+Examples:
+  logstore describe /var/lib/kafka/data
+  logstore check --json orders-3
+  logstore dump --json --since 2h --key-regex '^user-' orders-3
+"""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(logstore.__version__, prog_name="logstore")
+def cli() -> None:
+    """Read, check and explain Kafka's log directories, without a broker.
+
+    Exit codes: 0 nothing wrong, 1 damage was found, 2 wrong usage, 3 could not.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        result = cli.main(arguments, prog_name="logstore", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result or 0)
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return EXIT_FAILED
+    except (click.Abort, KeyboardInterrupt):
+        print("logstore: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; keep the interpreter from flushing into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except OSError as error:
+        print(f"logstore: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED

@@ -1,0 +1,174 @@
+"""What the commands share: option types, paths, messages and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fnmatch
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logstore.errors import LogstoreError
+from logstore.inspect import LogDirectoryFiles, PartitionFiles, Target, iter_partitions, resolve
+from logstore.records import BATCH_BYTES_MAX
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
+_SPANS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_PROGRESS_BYTES_MIN = 256 << 20  # less is done before a bar is worth looking at
+
+
+class Size(click.ParamType):
+    """Bytes: `1048576`, `64MiB`, `1.5GiB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes as a number."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)", value.strip())
+        if match is None or match[2].lower() not in _UNITS:
+            self.fail(f"{value!r} is no size; write bytes, or a number with KiB, MiB or GiB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
+
+
+class Time(click.ParamType):
+    """A moment, in ms since the epoch: ISO 8601 (UTC unless it says otherwise), epoch ms, or so long ago (`90s`, `2h`, `7d`)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Milliseconds since the epoch."""
+        if isinstance(value, int):
+            return value
+        text = value.strip()
+        if re.fullmatch(r"-?[0-9]{1,18}", text):
+            return int(text)
+        if match := re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)", text):
+            return int(time.time() * 1000 - float(match[1]) * _SPANS[match[2]])
+        try:
+            moment = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write ISO 8601, epoch milliseconds, or 90s, 2h, 7d for so long ago", param, ctx)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return round(moment.timestamp() * 1000)
+
+
+class OffsetRange(click.ParamType):
+    """`FIRST:LAST`, inclusive; either side may be left out."""
+
+    name = "first:last"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | None, int | None]:
+        """First and last offset."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([0-9]{1,19})?(:)?([0-9]{1,19})?", value.strip())
+        if match is None or not (match[1] or match[3]):
+            self.fail(f"{value!r} is no range of offsets; write FIRST:LAST, FIRST: or :LAST", param, ctx)
+        first = int(match[1]) if match[1] else None
+        last = int(match[3]) if match[3] else None
+        if match[2] is None:
+            last = first
+        if first is not None and last is not None and first > last:
+            self.fail(f"the range {value!r} ends before it begins", param, ctx)
+        return first, last
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every reading command has."""
+    for option in (
+        click.option("--max-batch-bytes", type=Size(), default=BATCH_BYTES_MAX, show_default="48MiB", metavar="SIZE",
+                     help="Cap on one batch, as stored and decompressed; bounds memory."),
+        click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr; damage is still said."),
+        click.option("--partition", type=click.IntRange(min=0), metavar="N", help="In a log directory: this partition number."),
+        click.option("--topic", "topics", multiple=True, metavar="PATTERN",
+                     help="In a log directory: topics whose name matches (globs; may be repeated)."),
+        click.option("--json", "as_json", is_flag=True, help="JSON instead of text."),
+        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def topic_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a topic is wanted: no pattern means all of them."""
+    return lambda topic: not patterns or any(fnmatch.fnmatchcase(topic, pattern) for pattern in patterns)
+
+
+def say(message: object) -> None:
+    """Write a line to stderr."""
+    print(f"logstore: {message}", file=sys.stderr)
+
+
+class Outcome:
+    """Collects what happens over several paths, and knows the exit code."""
+
+    def __init__(self) -> None:
+        self.has_damage = False
+        self.has_failed = False
+
+    @property
+    def exit_code(self) -> int:
+        """3 if something could not be done, else 1 if there was damage, else 0."""
+        return 3 if self.has_failed else 1 if self.has_damage else 0
+
+    def targets(self, paths: tuple[Path, ...]) -> Iterator[Target]:
+        """The paths one after the other; one that cannot be taken is reported and left out."""
+        for path in paths:
+            with self.reported(path):
+                yield resolve(path)
+
+    @contextlib.contextmanager
+    def reported(self, path: Path) -> Iterator[None]:
+        """Report what goes wrong inside, and go on."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.has_failed = True
+            say(f"{error.filename or path}: {error.strerror or error}")
+        except LogstoreError as error:
+            self.has_failed = True
+            say(error)
+
+
+def total_bytes(targets: list[Target], topic: Callable[[str], bool], partition: int | None) -> int:
+    """Bytes of the logs that would be read."""
+    total = 0
+    for target in targets:
+        if isinstance(target, LogDirectoryFiles):
+            partitions = list(iter_partitions(target, topic=topic, partition=partition))
+        else:
+            partitions = [target] if isinstance(target, PartitionFiles) else []
+        for files in partitions:
+            for segment in files.segments:
+                with contextlib.suppress(OSError):
+                    total += segment.log.stat().st_size
+        if not isinstance(target, (LogDirectoryFiles, PartitionFiles)):
+            with contextlib.suppress(OSError):
+                total += target.path.stat().st_size
+    return total
+
+
+@contextlib.contextmanager
+def progress(what: str, total: Callable[[], int], *, quiet: bool) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr, where it is a terminal and the work is long; yields what is to be told the bytes done."""
+    if quiet or not sys.stderr.isatty() or (size := total()) < _PROGRESS_BYTES_MIN:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=size)
+        yield lambda done: bar.advance(task, done)
