@@ -26,15 +26,21 @@ Every code is explained in docs/damage.md.
 
 @click.command("check", epilog=EPILOG)
 @common_options
-@click.option("--fail-on", type=click.Choice(["damage", "warning"]), default="damage", show_default=True, help="What makes exit code 1.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["damage", "warning"]),
+    default="damage",
+    show_default=True,
+    help="What makes exit code 1.",
+)
 def command(
     paths: tuple[Path, ...], as_json: bool, topics: tuple[str, ...], partition: int | None, quiet: bool,
     max_batch_bytes: int, fail_on: str,
 ) -> int:  # fmt: skip
     """Find everything that is wrong.
 
-    Looks at batches, indexes, snapshots, checkpoints and names, and tells damage from what running, killed and compacted
-    logs look like. Changes nothing. Exit code 1 if there is damage.
+    Looks at batches, indexes, snapshots, checkpoints and names, and tells damage from what running, killed and
+    compacted logs look like. Changes nothing. Exit code 1 if there is damage.
     """
     outcome = Outcome()
     counts: collections.Counter[Severity] = collections.Counter()

@@ -24,7 +24,12 @@ Examples:
 @click.command("describe", epilog=EPILOG)
 @common_options
 def command(
-    paths: tuple[Path, ...], as_json: bool, topics: tuple[str, ...], partition: int | None, quiet: bool, max_batch_bytes: int
+    paths: tuple[Path, ...],
+    as_json: bool,
+    topics: tuple[str, ...],
+    partition: int | None,
+    quiet: bool,
+    max_batch_bytes: int,
 ) -> int:
     """Say what a path holds, on one screen.
 
@@ -55,7 +60,9 @@ def command(
 def text(found: Description) -> str:
     """The description as a screen of text."""
     if found.entries is not None:
-        ends = [f"  {word:<8}{entry}" for word, entry in (("first", found.first_entry), ("last", found.last_entry)) if entry]
+        ends = [
+            f"  {word:<8}{entry}" for word, entry in (("first", found.first_entry), ("last", found.last_entry)) if entry
+        ]
         return "\n".join([f"{found.path}: {found.kind}, {found.entries} entries", *ends])
     if found.kind != "log directory":
         return _partition(found.partitions[0], found)
@@ -70,27 +77,29 @@ def text(found: Description) -> str:
 
 def _table(partitions: list[PartitionDescription]) -> list[str]:
     head = ("PARTITION", "SEGMENTS", "OFFSETS", "RECORDS", "BYTES", "CODECS", "FORMATS", "LAST RECORD", "")
-    rows = [head]
-    for one in partitions:
-        rows.append(
-            (
-                f"{one.topic}-{one.partition}", str(one.segments), f"{one.log_start_offset}..{one.log_end_offset}",
-                str(one.records), size(one.log_bytes), _names(one.codecs), _names(one.formats), moment(one.last_timestamp),
-                _remarks(one),
-            )
-        )  # fmt: skip
-    rows.append(
-        (
-            f"{len(partitions)} partitions", str(sum(p.segments for p in partitions)), "", str(sum(p.records for p in partitions)),
-            size(sum(p.log_bytes for p in partitions)), "", "", "", "",
-        )
-    )  # fmt: skip
+    rows = [head, *map(_row, partitions)]
+    segments = sum(one.segments for one in partitions)
+    records = sum(one.records for one in partitions)
+    log_bytes = size(sum(one.log_bytes for one in partitions))
+    rows.append((f"{len(partitions)} partitions", str(segments), "", str(records), log_bytes, "", "", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    numeric = (1, 3, 4)
-    return [
-        "  ".join(f"{cell:>{width}}" if i in numeric else f"{cell:<{width}}" for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]  # fmt: skip
+    aligned = [">" if column in (1, 3, 4) else "<" for column in range(len(head))]
+    layout = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligned, widths, strict=True))
+    return [layout.format(*row).rstrip() for row in rows]
+
+
+def _row(one: PartitionDescription) -> tuple[str, ...]:
+    return (
+        f"{one.topic}-{one.partition}",
+        str(one.segments),
+        f"{one.log_start_offset}..{one.log_end_offset}",
+        str(one.records),
+        size(one.log_bytes),
+        _names(one.codecs),
+        _names(one.formats),
+        moment(one.last_timestamp),
+        _remarks(one),
+    )
 
 
 def _remarks(one: PartitionDescription) -> str:
@@ -112,12 +121,17 @@ def _partition(one: PartitionDescription, found: Description) -> str:
         ("segments", f"{one.segments}, {size(one.log_bytes)} of log, {size(one.index_bytes)} of indexes"),
         ("offsets", f"{one.log_start_offset} to {one.log_end_offset} (next)"),
         ("records", f"{one.records}{control} in {one.batches} batches"),
-        ("times", f"{moment(one.first_timestamp)} to {moment(one.last_timestamp)} ({_names(one.timestamp_types) or 'none'})"),
+        (
+            "times",
+            f"{moment(one.first_timestamp)} to {moment(one.last_timestamp)} ({_names(one.timestamp_types) or 'none'})",
+        ),
         ("codecs", _counts(one.codecs)),
         ("formats", _counts(one.formats)),
     ]
     if one.producers:
-        transactions = f"{one.transactions_committed} committed, {one.transactions_aborted} aborted, {one.transactions_open} open"
+        transactions = (
+            f"{one.transactions_committed} committed, {one.transactions_aborted} aborted, {one.transactions_open} open"
+        )
         rows += [("producers", str(one.producers)), ("transactions", transactions)]
     if one.leader_epochs:
         shown = ", ".join(f"{epoch} from {start}" for epoch, start in one.leader_epochs[-4:])
@@ -159,5 +173,3 @@ def size(count: int) -> str:
     while value >= 1024 and unit != "GiB":
         value, unit = value / 1024, next(units)
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-
-

@@ -34,7 +34,16 @@ from logstore.inspect import (
     select_partition,
 )
 from logstore.records import ByteEncoding, Record
-from logstore_cli.options import OffsetRange, Outcome, Time, common_options, progress, say, topic_matcher, total_bytes
+from logstore_cli.options import (
+    Outcome,
+    common_options,
+    parse_offsets,
+    parse_time,
+    progress,
+    say,
+    topic_matcher,
+    total_bytes,
+)
 
 ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 
@@ -50,16 +59,28 @@ Examples:
 
 @click.command("dump", epilog=EPILOG)
 @common_options
-@click.option("--format", "line_format", type=click.Choice([f.value for f in Format]), help="Shape of a line.  [default: text]")
-@click.option("--encoding", type=click.Choice(list(ENCODINGS)), default="utf8", show_default=True, help="How bytes become text.")
+@click.option(
+    "--format", "line_format", type=click.Choice([f.value for f in Format]), help="Shape of a line.  [default: text]"
+)
+@click.option(
+    "--encoding", type=click.Choice(list(ENCODINGS)), default="utf8", show_default=True, help="How bytes become text."
+)
 @click.option("-0", "--null", "nul", is_flag=True, help="With --format raw: end values with NUL, not newline.")
 @click.option("--batch", "with_batch", is_flag=True, help="Add its batch to each record.")
 @click.option("--batches", "batches_only", is_flag=True, help="Batch headers instead of records.")
-@click.option("--decode/--no-decode", default=True, show_default=True, help="Decode the records of Kafka's internal topics.")
-@click.option("--isolation", type=click.Choice([i.value for i in Isolation]), help="Only what a consumer of this isolation level gets.")
-@click.option("--offsets", type=OffsetRange(), metavar="FIRST:LAST", help="These offsets, both included; either side may be open.")
-@click.option("--since", type=Time(), metavar="TIME", help="Records from this time on.")
-@click.option("--until", type=Time(), metavar="TIME", help="Records up to this time, included.")
+@click.option(
+    "--decode/--no-decode", default=True, show_default=True, help="Decode the records of Kafka's internal topics."
+)
+@click.option(
+    "--isolation",
+    type=click.Choice([i.value for i in Isolation]),
+    help="Only what a consumer of this isolation level gets.",
+)
+@click.option(
+    "--offsets", type=parse_offsets, metavar="FIRST:LAST", help="These offsets, both included; either side may be open."
+)
+@click.option("--since", type=parse_time, metavar="TIME", help="Records from this time on.")
+@click.option("--until", type=parse_time, metavar="TIME", help="Records up to this time, included.")
 @click.option("--key", metavar="BYTES", help="Records with this key, written in the chosen encoding.")
 @click.option("--key-regex", metavar="REGEX", help="Records whose key holds a match.")
 @click.option("--value-regex", metavar="REGEX", help="Records whose value holds a match.")
@@ -70,7 +91,13 @@ Examples:
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N.")
 @click.option("--count", "count_only", is_flag=True, help="Print only how many.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check the CRC of every batch.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write there instead of stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write there instead of stdout.",
+)
 def command(**given: Any) -> int:
     """Print records in offset order, one a line.
 
@@ -125,7 +152,9 @@ def _wish(given: dict[str, Any]) -> Wish:
     encoding = ENCODINGS[given["encoding"]]
     where = _filter(given, encoding)
     if given["batches_only"] and where.looks_inside:
-        raise click.UsageError("--key, --key-regex, --value-regex, --header and --tombstones choose records, not --batches")
+        raise click.UsageError(
+            "--key, --key-regex, --value-regex, --header and --tombstones choose records, not --batches"
+        )
     if given["batches_only"] and line_format in (Format.CSV, Format.RAW):
         raise click.UsageError(f"--batches cannot be printed as {line_format}; use --json")
     if given["limit"] is not None and given["tail"] is not None:
@@ -275,7 +304,8 @@ class Dumper:
             if not found:
                 say(f"{directory.path}: no partition matches")
             if directory.set_aside:
-                say(f"{directory.path}: {len(directory.set_aside)} directories set aside were not read; name one to read it")
+                count = len(directory.set_aside)
+                say(f"{directory.path}: {count} directories set aside were not read; name one to read it")
 
     def _note_leftovers(self, partition: PartitionFiles) -> None:
         if partition.leftovers and not self._wish.quiet:

@@ -20,75 +20,60 @@ from logstore.records import BATCH_BYTES_MAX
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 _SPANS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _PROGRESS_BYTES_MIN = 256 << 20  # less is done before a bar is worth looking at
 
 
-class Size(click.ParamType):
-    """Bytes: `1048576`, `64MiB`, `1.5GiB`."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes as a number."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)", value.strip())
-        if match is None or match[2].lower() not in _UNITS:
-            self.fail(f"{value!r} is no size; write bytes, or a number with KiB, MiB or GiB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
+def parse_size(value: str | int) -> int:
+    """Bytes: `1048576`, `64MiB`, `1.5GiB`. Raises click.BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,18})(\.[0-9]{1,9})?\s*([a-zA-Z]*)", str(value).strip())
+    if match is None or match[3].lower() not in _UNITS:
+        raise click.BadParameter(f"{value!r} is no size; write bytes, or a number with KiB, MiB or GiB")
+    unit = _UNITS[match[3].lower()]
+    return int(match[1]) * unit + int(float(match[2] or 0) * unit)
 
 
-class Time(click.ParamType):
-    """A moment, in ms since the epoch: ISO 8601 (UTC unless it says otherwise), epoch ms, or so long ago (`90s`, `2h`, `7d`)."""
+def parse_time(value: str | int) -> int:
+    """A moment, in ms since the epoch: ISO 8601 (UTC unless it says otherwise), epoch ms, or `90s`, `2h`, `7d` ago.
 
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Milliseconds since the epoch."""
-        if isinstance(value, int):
-            return value
-        text = value.strip()
-        if re.fullmatch(r"-?[0-9]{1,18}", text):
-            return int(text)
-        if match := re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)", text):
-            return int(time.time() * 1000 - float(match[1]) * _SPANS[match[2]])
-        try:
-            moment = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{value!r} is no time; write ISO 8601, epoch milliseconds, or 90s, 2h, 7d for so long ago", param, ctx)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=datetime.UTC)
-        return round(moment.timestamp() * 1000)
+    Raises click.BadParameter.
+    """
+    text = str(value).strip()
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    if match := re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)", text):
+        return int(time.time() * 1000 - float(match[1]) * _SPANS[match[2]])
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r} is no time; write ISO 8601, epoch milliseconds, or 90s, 2h, 7d for so long ago"
+        raise click.BadParameter(message) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return (moment - _EPOCH) // datetime.timedelta(milliseconds=1)
 
 
-class OffsetRange(click.ParamType):
-    """`FIRST:LAST`, inclusive; either side may be left out."""
-
-    name = "first:last"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | None, int | None]:
-        """First and last offset."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([0-9]{1,19})?(:)?([0-9]{1,19})?", value.strip())
-        if match is None or not (match[1] or match[3]):
-            self.fail(f"{value!r} is no range of offsets; write FIRST:LAST, FIRST: or :LAST", param, ctx)
-        first = int(match[1]) if match[1] else None
-        last = int(match[3]) if match[3] else None
-        if match[2] is None:
-            last = first
-        if first is not None and last is not None and first > last:
-            self.fail(f"the range {value!r} ends before it begins", param, ctx)
-        return first, last
+def parse_offsets(value: str) -> tuple[int | None, int | None]:
+    """`FIRST:LAST`, inclusive; either side may be left out. Raises click.BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,19})?(:)?([0-9]{1,19})?", value.strip())
+    if match is None or not (match[1] or match[3]):
+        raise click.BadParameter(f"{value!r} is no range of offsets; write FIRST:LAST, FIRST: or :LAST")
+    first = int(match[1]) if match[1] else None
+    last = int(match[3]) if match[3] else None
+    if match[2] is None:
+        last = first
+    if first is not None and last is not None and first > last:
+        raise click.BadParameter(f"the range {value!r} ends before it begins")
+    return first, last
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every reading command has."""
     for option in (
-        click.option("--max-batch-bytes", type=Size(), default=BATCH_BYTES_MAX, show_default="48MiB", metavar="SIZE",
-                     help="Cap on one batch, as stored and decompressed; bounds memory."),
+        click.option("--max-batch-bytes", type=parse_size, default=BATCH_BYTES_MAX, show_default="48MiB",
+                     metavar="SIZE", help="Cap on one batch, as stored and decompressed; bounds memory."),
         click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr; damage is still said."),
-        click.option("--partition", type=click.IntRange(min=0), metavar="N", help="In a log directory: this partition number."),
+        click.option("--partition", type=click.IntRange(min=0), metavar="N", help="In a log directory: this number."),
         click.option("--topic", "topics", multiple=True, metavar="PATTERN",
                      help="In a log directory: topics whose name matches (globs; may be repeated)."),
         click.option("--json", "as_json", is_flag=True, help="JSON instead of text."),

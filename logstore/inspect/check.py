@@ -7,6 +7,7 @@ brokers leave is told from damage. Memory is flat. One check belongs to one thre
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,8 +38,8 @@ from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch
 
 _COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
 _FLAT_KINDS = (
-    FileKind.PRODUCER_SNAPSHOT, FileKind.OFFSET_CHECKPOINT, FileKind.LEADER_EPOCH_CHECKPOINT, FileKind.PARTITION_METADATA,
-    FileKind.META_PROPERTIES, FileKind.QUORUM_STATE,
+    FileKind.PRODUCER_SNAPSHOT, FileKind.OFFSET_CHECKPOINT, FileKind.LEADER_EPOCH_CHECKPOINT,
+    FileKind.PARTITION_METADATA, FileKind.META_PROPERTIES, FileKind.QUORUM_STATE,
 )  # fmt: skip
 
 
@@ -125,7 +126,9 @@ def check_partition(
     yield from _check_end(partition, context, walk)
     yield from _check_small_files(partition, options)
     yield from _count("leftover", partition.path, partition.leftovers)
-    yield from _count("foreign-file", partition.path, [path for path in partition.others if not path.name.startswith(".")])
+    yield from _count(
+        "foreign-file", partition.path, [path for path in partition.others if not path.name.startswith(".")]
+    )
     for orphan in partition.orphans:
         yield finding("index-orphan", orphan, "no log file of this offset")
     options.totals.batches += walk.batches
@@ -236,11 +239,15 @@ def _check_end(partition: PartitionFiles, context: LogDirectoryContext | None, w
         return
     active = partition.segments[-1]
     end = max(active.base_offset, walk.next_offset or 0)
-    for offset, path in partition.snapshots:
-        if offset > end:
-            yield finding("snapshot-beyond-end", path, f"the snapshot covers offsets up to {offset}, the log ends at {end}")
+    for covered, path in partition.snapshots:
+        if covered > end:
+            yield finding(
+                "snapshot-beyond-end", path, f"the snapshot covers offsets up to {covered}, the log ends at {end}"
+            )
     if walk.epochs and walk.epochs[-1].start_offset > end:
-        message = f"epoch {walk.epochs[-1].epoch} begins at offset {walk.epochs[-1].start_offset}, the log ends at {end}"
+        message = (
+            f"epoch {walk.epochs[-1].epoch} begins at offset {walk.epochs[-1].start_offset}, the log ends at {end}"
+        )
         yield finding("epoch-beyond-end", partition.named[names.LEADER_EPOCH_CHECKPOINT], message)
     if context is None or partition.topic_partition is None:
         return
@@ -275,7 +282,7 @@ def _read_epochs(partition: PartitionFiles) -> tuple[tuple[EpochEntry, ...], lis
         entries = parse_file(path, parse_leader_epoch_checkpoint)
     except (LogstoreError, OSError) as error:
         return (), [_from_error("checkpoint", path, error)]
-    pairs = zip(entries, entries[1:], strict=False)
+    pairs = itertools.pairwise(entries)
     if any(one.epoch >= other.epoch or one.start_offset >= other.start_offset for one, other in pairs):
         return (), [finding("checkpoint", path, "leader epochs or their start offsets do not ascend")]
     return entries, []
@@ -317,7 +324,8 @@ def _check_file(file: SingleFile, options: CheckOptions) -> Iterator[Finding]:
 def _check_batch_file(file: SingleFile, options: CheckOptions) -> Iterator[Finding]:
     base_offset = file.base_offset if file.kind == FileKind.LOG and file.base_offset is not None else 0
     in_use = names.classify_file(file.path.name).temporary_suffix is None
-    segment, is_last, context, epochs = SegmentFiles(base_offset, file.path), True, None, ()
+    segment, is_last, context = SegmentFiles(base_offset, file.path), True, None
+    epochs: tuple[EpochEntry, ...] = ()
     if file.kind == FileKind.LOG and in_use:
         siblings = partition_files(file.path.absolute().parent)
         segment = next((s for s in siblings.segments if s.log.name == file.path.name), segment)

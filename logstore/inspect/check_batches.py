@@ -5,11 +5,19 @@ The state carried from batch to batch is that of a `LogWalk`, which lives for a 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from logstore.errors import BatchTooLargeError, CorruptRecordError, InvalidRecordError, LogstoreError, UnsupportedFormatError
+from logstore.errors import (
+    BatchTooLargeError,
+    CorruptRecordError,
+    InvalidRecordError,
+    LogstoreError,
+    UnsupportedFormatError,
+)
 from logstore.inspect.findings import Finding, Severity, finding
 from logstore.inspect.transactions import TransactionTracker
 from logstore.log import EpochEntry
@@ -23,8 +31,8 @@ OFFSET_RANGE = 2**31 - 1  # offsets of a segment lie within 31 bits of its base
 class LogWalk:
     """What is known of a log up to the batch that comes next.
 
-    `next_offset` is the first offset that may follow, None before the first batch; `gaps` counts the places where offsets
-    are missing between batches, `is_compacted` tells that they are no surprise.
+    `next_offset` is the first offset that may follow, None before the first batch; `gaps` counts the places where
+    offsets are missing between batches, `is_compacted` tells that they are no surprise.
     """
 
     is_compacted: bool
@@ -42,7 +50,6 @@ class LogWalk:
 def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk) -> Iterator[Finding]:
     """Check one batch whose CRC is right, and move the walk behind it."""
     header = batch.header
-    place = {"position": header.position, "offset": header.base_offset}
     first_offset = header.base_offset
     yield from _check_epoch(batch, path, walk)
     try:
@@ -52,15 +59,17 @@ def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk)
             records = decode_legacy(batch.raw, 0, header, size_max=walk.batch_bytes_max, verify=True)
             walk.records += len(records)
             first_offset = records[0].offset
-            if any(one.offset >= other.offset for one, other in zip(records, records[1:], strict=False)):
-                yield finding("record-offset", path, "the offsets inside a compressed set do not ascend", **place)
+            if any(one.offset >= other.offset for one, other in itertools.pairwise(records)):
+                yield found("record-offset", path, batch, "the offsets inside a compressed set do not ascend")
     except BatchTooLargeError as error:
-        yield finding("batch-too-large", path, error.reason, **place)
+        yield found("batch-too-large", path, batch, error.reason)
     except UnsupportedFormatError as error:
-        yield finding("batch-codec", path, error.reason, **place)
+        yield found("batch-codec", path, batch, error.reason)
     except (InvalidRecordError, CorruptRecordError) as error:
-        code = "legacy-message" if header.magic < 2 else "batch-compression" if "stream" in error.reason else "record-body"
-        yield finding(code, path, error.reason, **place)
+        code = (
+            "legacy-message" if header.magic < 2 else "batch-compression" if "stream" in error.reason else "record-body"
+        )
+        yield found(code, path, batch, error.reason)
     yield from _check_offsets(batch, first_offset, path, base_offset, walk)
     yield from _check_control(batch, path, walk)
     walk.batches += 1
@@ -73,21 +82,20 @@ def _check_offsets(
 ) -> Iterator[Finding]:
     """`first_offset` is the batch's first as far as one can tell: a compressed set of v0 or v1 names only its last."""
     header = batch.header
-    place = {"position": header.position, "offset": header.base_offset}
     expected = base_offset if walk.next_offset is None else walk.next_offset
     if first_offset < base_offset or batch.last_offset - base_offset > OFFSET_RANGE:
         message = f"offsets {first_offset} to {batch.last_offset} are not in the range of segment {base_offset}"
-        yield finding("batch-offset", path, message, **place)
+        yield found("batch-offset", path, batch, message)
     elif first_offset < expected:
-        yield finding("batch-offset", path, f"offset {first_offset} comes where {expected} is next", **place)
+        yield found("batch-offset", path, batch, f"offset {first_offset} comes where {expected} is next")
     elif first_offset > expected and walk.next_offset is not None:
         walk.gaps += 1
         if not walk.is_compacted:
             message = f"offsets {expected} to {first_offset - 1} are missing before this batch"
-            yield finding("offset-gap", path, message, **place)
+            yield found("offset-gap", path, batch, message)
     if header.magic == 2 and not 0 <= header.count <= header.last_offset_delta + 1:
         message = f"the header claims {header.count} records for {header.last_offset_delta + 1} offsets"
-        yield finding("batch-count", path, message, **place)
+        yield found("batch-count", path, batch, message)
 
 
 def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
@@ -96,18 +104,19 @@ def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Find
     if batch.header.magic < 2 or epoch < 0:
         if walk.leader_epoch >= 0 and batch.header.magic == 2:
             message = f"no leader epoch behind batches of epoch {walk.leader_epoch}"
-            yield finding("leader-epoch", path, message, position=batch.header.position, offset=offset)
+            yield found("leader-epoch", path, batch, message)
         return
-    known = [entry.epoch for entry in walk.epochs if entry.start_offset <= offset]
-    message = None
+    number = bisect.bisect_right(walk.epochs, offset, key=lambda entry: entry.start_offset)
+    known = walk.epochs[number - 1].epoch if number else None
+    message = ""
     if epoch < walk.leader_epoch:
         message = f"leader epoch {epoch} behind batches of epoch {walk.leader_epoch}"
-    elif known and known[-1] != epoch:
-        message = f"leader epoch {epoch} where the checkpoint says {known[-1]}"
-    elif walk.epochs and not known and epoch > walk.epochs[0].epoch:
+    elif known is not None and known != epoch:
+        message = f"leader epoch {epoch} where the checkpoint says {known}"
+    elif known is None and walk.epochs and epoch > walk.epochs[0].epoch:
         message = f"leader epoch {epoch} before the checkpoint's first, {walk.epochs[0].epoch}"
-    if message is not None:
-        yield finding("leader-epoch", path, message, position=batch.header.position, offset=offset)
+    if message:
+        yield found("leader-epoch", path, batch, message)
     else:
         walk.leader_epoch = epoch
 
@@ -116,17 +125,16 @@ def _check_body(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Findi
     header = batch.header
     stats = batch.stats(size_max=walk.batch_bytes_max)
     walk.records += stats.count
-    place = {"position": header.position, "offset": header.base_offset}
     if stats.count <= header.last_offset_delta or batch.delete_horizon_ms is not None:
         walk.is_compacted = True  # only compaction takes records out of a batch
     if not stats.count:
         return
     if stats.disordered >= 0 or stats.last_offset_delta > header.last_offset_delta:
         message = "the offsets of the records in this batch do not ascend within its range"
-        yield finding("record-offset", path, message, **place)
+        yield found("record-offset", path, batch, message)
     if batch.timestamp_type == TimestampType.CREATE_TIME and (newest := _newest(batch, stats)) != header.max_timestamp:
         message = f"the header says {header.max_timestamp} is the largest timestamp, the records {newest}"
-        yield finding("batch-timestamp", path, message, **place)
+        yield found("batch-timestamp", path, batch, message)
 
 
 def _newest(batch: RecordBatch, stats: RecordStats) -> int:
@@ -142,13 +150,13 @@ def _check_control(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Fi
         return
     except LogstoreError as error:
         if batch.is_control:
-            yield finding(
-                "control-record", path, error.reason, position=batch.header.position, offset=batch.header.base_offset
-            )
+            yield found("control-record", path, batch, error.reason)
         return
     if control_type == ControlType.UNKNOWN:
-        message = "a control record of a type that this version does not know"
-        yield finding(
-            "control-record", path, message, severity=Severity.NOTE,
-            position=batch.header.position, offset=batch.header.base_offset,
-        )  # fmt: skip
+        yield found("control-record", path, batch, "a control record of an unknown type", Severity.NOTE)
+
+
+def found(code: str, path: Path, batch: RecordBatch, message: str, severity: Severity | None = None) -> Finding:
+    """A finding at the place of a batch."""
+    header = batch.header
+    return finding(code, path, message, position=header.position, offset=header.base_offset, severity=severity)

@@ -1,8 +1,8 @@
 """Checks the indexes of a segment against its batches, in one pass and in flat memory.
 
-Each checker is told every batch in order (`add`), and asked at the end (`finish`). What they hold healthy is what Kafka
-leaves (FORMAT §4.3a): an offset entry names the last offset of an append and the position of its start; a time entry the
-largest timestamp so far. One thread.
+Each checker is told every batch in order (`add`), and asked at the end (`finish`). What they hold healthy is what
+Kafka leaves (FORMAT §4.3a): an offset entry names the last offset of an append and the position of its start; a time
+entry the largest timestamp so far. One thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from pathlib import Path
 
 from logstore.errors import CorruptIndexError
 from logstore.inspect.findings import Finding, finding
-from logstore.log import AbortedTransaction, IndexExtent, OffsetIndex, OffsetIndexEntry, TimeIndex, TimeIndexEntry, TransactionIndex
+from logstore.log import (
+    AbortedTransaction,
+    IndexExtent,
+    OffsetIndex,
+    OffsetIndexEntry,
+    TimeIndex,
+    TimeIndexEntry,
+    TransactionIndex,
+)
 from logstore.records import RecordBatch
 
 _OFFSET_ENTRY_SIZE = 8
@@ -39,6 +47,8 @@ class OffsetIndexCheck:
         self._index = OffsetIndex(data, base_offset)
         self._entries = enumerate(self._index)
         self._may_be_padded = may_be_padded
+        self._number = 0
+        self._entry: OffsetIndexEntry | None = None
         self._number, self._entry = next(self._entries, (0, None))
         self._begun = False  # whether the batch at the entry's position has been seen
         self._previous: OffsetIndexEntry | None = None
@@ -61,7 +71,9 @@ class OffsetIndexCheck:
             if last_offset < entry.offset:
                 return
             if last_offset > entry.offset:
-                yield self._mismatch(entry, f"no batch from position {entry.position} on ends with offset {entry.offset}")
+                yield self._mismatch(
+                    entry, f"no batch from position {entry.position} on ends with offset {entry.offset}"
+                )
             yield from self._advance()
 
     def finish(self, has_damage: bool) -> Iterator[Finding]:
@@ -77,11 +89,15 @@ class OffsetIndexCheck:
         one, other = self._previous, self._entry
         if one and other and (other.offset <= one.offset or other.position <= one.position):
             message = f"entry {self._number} ({other.offset} at {other.position}) does not ascend"
-            yield finding("index-order", self._path, message, position=self._number * _OFFSET_ENTRY_SIZE, offset=other.offset)
+            yield finding(
+                "index-order", self._path, message, position=self._number * _OFFSET_ENTRY_SIZE, offset=other.offset
+            )
 
     def _mismatch(self, entry: OffsetIndexEntry, message: str) -> Finding:
         place = self._number * _OFFSET_ENTRY_SIZE
-        return finding("index-mismatch", self._path, f"entry {self._number}: {message}", position=place, offset=entry.offset)
+        return finding(
+            "index-mismatch", self._path, f"entry {self._number}: {message}", position=place, offset=entry.offset
+        )
 
 
 class TimeIndexCheck:
@@ -93,6 +109,8 @@ class TimeIndexCheck:
         self._index = TimeIndex(data, base_offset)
         self._entries = enumerate(self._index)
         self._may_be_padded = may_be_padded
+        self._number = 0
+        self._entry: TimeIndexEntry | None = None
         self._number, self._entry = next(self._entries, (0, None))
         self._largest = -1
         self._is_timed = True  # format v0 has no timestamps, and its index entries the broker's clock
@@ -124,7 +142,9 @@ class TimeIndexCheck:
         if entry.offset < self._base_offset:
             yield self._mismatch(entry, f"offset {entry.offset} is below the segment")
         elif entry.timestamp < self._largest:
-            yield self._mismatch(entry, f"a record up to offset {entry.offset} has the larger timestamp {self._largest}")
+            yield self._mismatch(
+                entry, f"a record up to offset {entry.offset} has the larger timestamp {self._largest}"
+            )
         elif entry.timestamp > self._largest and self._is_timed:
             yield self._mismatch(entry, f"no record up to offset {entry.offset} has timestamp {entry.timestamp}")
         yield from self._advance()
@@ -135,11 +155,15 @@ class TimeIndexCheck:
         other = self._entry
         if one and other and (other.timestamp <= one.timestamp or other.offset < one.offset):
             message = f"entry {self._number} ({other.timestamp}, {other.offset}) does not ascend"
-            yield finding("time-index-order", self._path, message, position=self._number * _TIME_ENTRY_SIZE, offset=other.offset)
+            yield finding(
+                "time-index-order", self._path, message, position=self._number * _TIME_ENTRY_SIZE, offset=other.offset
+            )
 
     def _mismatch(self, entry: TimeIndexEntry, message: str) -> Finding:
         place = self._number * _TIME_ENTRY_SIZE
-        return finding("time-index-mismatch", self._path, f"entry {self._number}: {message}", position=place, offset=entry.offset)
+        return finding(
+            "time-index-mismatch", self._path, f"entry {self._number}: {message}", position=place, offset=entry.offset
+        )
 
 
 def check_transaction_index(
@@ -161,9 +185,13 @@ def check_transaction_index(
             for number, entry in enumerate(index):
                 entries[entry.last_offset] = entry
                 if not base_offset <= entry.last_offset < end_offset or entry.last_offset <= previous:
-                    message = f"entry {number}: marker offset {entry.last_offset} is not in the segment, or does not ascend"
+                    message = (
+                        f"entry {number}: marker offset {entry.last_offset} is not in the segment, or does not ascend"
+                    )
                 elif entry.first_offset > entry.last_offset or entry.producer_id < 0:
-                    message = f"entry {number}: the transaction {entry.first_offset} to {entry.last_offset} is impossible"
+                    message = (
+                        f"entry {number}: the transaction {entry.first_offset} to {entry.last_offset} is impossible"
+                    )
                 else:
                     previous = entry.last_offset
                     continue
@@ -172,12 +200,12 @@ def check_transaction_index(
         except CorruptIndexError as error:
             yield finding("txn-index-entry", path, error.reason, position=error.position)
     for marker, (producer_id, first) in aborted.items():
-        entry = entries.get(marker)
-        if entry is None:
+        known = entries.get(marker)
+        if known is None:
             message = f"the abort of producer {producer_id} at offset {marker} is not in the transaction index"
             yield finding("txn-index-missing", path or log, message, offset=marker)
-        elif entry.producer_id != producer_id or entry.first_offset > first:
-            message = f"the entry of the abort at offset {marker} hides other records than those of producer {producer_id}"
+        elif known.producer_id != producer_id or known.first_offset > first:
+            message = (
+                f"the entry of the abort at offset {marker} hides other records than those of producer {producer_id}"
+            )
             yield finding("txn-index-entry", path or log, message, offset=marker)
-
-

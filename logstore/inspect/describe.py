@@ -135,12 +135,16 @@ def describe(target: Target, options: DescribeOptions) -> Description:
         return _describe_directory(target, options)
     if isinstance(target, PartitionFiles):
         context = read_context(target.path.absolute().parent)
-        return Description(target.path, "partition", _shutdown(context), [_describe_partition(target, context, options)])
+        return Description(
+            target.path, "partition", _shutdown(context), [_describe_partition(target, context, options)]
+        )
     if target.holds_batches:
         return _describe_file(target, options)
     rows = list(_ends(file_rows(target)))
     entries, first, last = rows[-1]
-    return Description(target.path, target.kind.value, "unknown", [], entries=entries, first_entry=first, last_entry=last)
+    return Description(
+        target.path, target.kind.value, "unknown", [], entries=entries, first_entry=first, last_entry=last
+    )
 
 
 def _ends(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any] | None, dict[str, Any] | None]]:
@@ -259,7 +263,11 @@ def _size(path: Path | None) -> int:
 
 
 def _add(
-    result: PartitionDescription, batch: RecordBatch, tracker: TransactionTracker, producers: set[int], batch_bytes_max: int
+    result: PartitionDescription,
+    batch: RecordBatch,
+    tracker: TransactionTracker,
+    producers: set[int],
+    batch_bytes_max: int,
 ) -> None:
     header = batch.header
     result.batches += 1

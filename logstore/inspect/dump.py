@@ -237,12 +237,16 @@ def _select(
     where = options.where
     log_start = 0 if view is None else view.log_start_offset
     everything = where == EVERYTHING and view is None
-    batches = records.batches(verify=options.verify, batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset)
+    batches = records.batches(
+        verify=options.verify, batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset
+    )
     for found in batches:
         if isinstance(found, Damage):
             tail = explain_tail(found, is_last, context)
             batch = found.batch
-            shown = None if batch is None or where.skips(batch) else Selection(partition, segment.log, batch, True, options)
+            shown = (
+                None if batch is None or where.skips(batch) else Selection(partition, segment.log, batch, True, options)
+            )
             message = f"{found.reason} ({found.size} bytes)" + (f"; {tail.message}" if tail else "")
             offset = None if batch is None else batch.header.base_offset
             yield Problem(segment.log, found.position, offset, message, tail is None or tail.is_damage, shown)
@@ -253,5 +257,3 @@ def _select(
             if found.header.magic < 2:
                 whole = whole and log_start <= segment.base_offset
             yield Selection(partition, segment.log, found, whole, options, log_start)
-
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from logstore.errors import CorruptIndexError, LogstoreError, UnsupportedFormatError
@@ -125,4 +124,3 @@ _READERS: dict[FileKind, Callable[[bytes, SingleFile], Iterator[Row]]] = {
     FileKind.CLEAN_SHUTDOWN: _clean_shutdown,
     FileKind.QUORUM_STATE: _quorum_state,
 }
-

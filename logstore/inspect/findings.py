@@ -128,7 +128,7 @@ CODES: dict[str, Explanation] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a check found. `position` is a byte in the file, `offset` a logical record number; None where unknown."""
+    """One thing a check found; `position` is a byte in the file, `offset` a record number, None where unknown."""
 
     severity: Severity
     code: str

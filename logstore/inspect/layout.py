@@ -170,8 +170,8 @@ def partition_files(path: Path) -> PartitionFiles:
     orphans = tuple(found[kind][base] for kind in _INDEXES for base in sorted(found[kind].keys() - logs.keys()))
     snapshots = tuple(sorted(found[FileKind.PRODUCER_SNAPSHOT].items()))
     return PartitionFiles(
-        path, _partition_name(_real_name(path)), segments, snapshots, tuple(metadata_snapshots), orphans, tuple(leftovers),
-        named, tuple(others),
+        path, _partition_name(_real_name(path)), segments, snapshots, tuple(metadata_snapshots), orphans,
+        tuple(leftovers), named, tuple(others),
     )  # fmt: skip
 
 
@@ -213,16 +213,24 @@ def read_context(path: Path) -> LogDirectoryContext | None:
     if not any((path / name).exists() for name in _LOG_DIRECTORY_FILES):
         return None
     errors: list[LogstoreError] = []
-    offsets = []
+    offsets: dict[str, dict[TopicPartition, int]] = {}
     for name in _CHECKPOINTS:
+        offsets[name] = {}
         try:
-            offsets.append(parse_file(path / name, parse_offset_checkpoint))
+            offsets[name] = parse_file(path / name, parse_offset_checkpoint)
         except FileNotFoundError:
-            offsets.append({})
+            continue
         except LogstoreError as error:
             errors.append(error)
-            offsets.append({})
-    return LogDirectoryContext(path, (path / names.CLEAN_SHUTDOWN).exists(), *offsets, errors=tuple(errors))
+    return LogDirectoryContext(
+        path,
+        (path / names.CLEAN_SHUTDOWN).exists(),
+        recovery_points=offsets[names.RECOVERY_POINT_CHECKPOINT],
+        log_starts=offsets[names.LOG_START_CHECKPOINT],
+        high_watermarks=offsets[names.HIGH_WATERMARK_CHECKPOINT],
+        cleaner_offsets=offsets[names.CLEANER_CHECKPOINT],
+        errors=tuple(errors),
+    )
 
 
 def read_small(path: Path) -> bytes:

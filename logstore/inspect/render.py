@@ -95,7 +95,9 @@ class Renderer:
 
     def _decodes(self, selection: Selection) -> bool:
         identity = selection.partition
-        return self._decode and self._format != Format.RAW and identity is not None and identity.topic in INTERNAL_TOPICS
+        return (
+            self._decode and self._format != Format.RAW and identity is not None and identity.topic in INTERNAL_TOPICS
+        )
 
     def _style(self, selection: Selection) -> LineStyle:
         identity = selection.partition
@@ -132,7 +134,9 @@ class Renderer:
         bare = Record(record.offset, record.timestamp, None, None, record.headers)
         style = self._style(selection)
         if self._format == Format.TEXT:
-            line = format_records([Record(record.offset, record.timestamp, b"", b"", record.headers)], style._replace(suffix=b""))
+            line = format_records(
+                [Record(record.offset, record.timestamp, b"", b"", record.headers)], style._replace(suffix=b"")
+            )
             fields = line.split(b"\t")
             fields[3:5] = [_dumps(key).encode(), _dumps(value).encode()]
             return b"\t".join(fields) + rest.encode() + style.suffix
@@ -148,7 +152,9 @@ class Renderer:
         """What stands before the first line."""
         return ",".join(CSV_COLUMNS).encode() + b"\n" if self._format == Format.CSV else b""
 
-    def _csv_line(self, selection: Selection, record: Record, key: str | None = None, value: str | None = None) -> bytes:
+    def _csv_line(
+        self, selection: Selection, record: Record, key: str | None = None, value: str | None = None
+    ) -> bytes:
         identity = selection.partition
         headers = [[name, self.text(data)] for name, data in record.headers]
         fields = (
@@ -208,7 +214,9 @@ class Renderer:
             words.append(f"epoch {h.leader_epoch}")
         if batch.has_producer_id:
             words.append(f"producer {h.producer_id} epoch {h.producer_epoch} sequence {h.base_sequence}")
-        words += [word for word, said in (("transactional", batch.is_transactional), ("control", batch.is_control)) if said]
+        words += [
+            word for word, said in (("transactional", batch.is_transactional), ("control", batch.is_control)) if said
+        ]
         if batch.delete_horizon_ms is not None:
             words.append(f"delete-horizon {batch.delete_horizon_ms}")
         words.append(f"crc {h.crc:#010x} {'INVALID' if not is_valid else 'valid' if self._verified else 'unverified'}")

@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from logstore.errors import LogstoreError
+from logstore.inspect.layout import LogDirectoryContext, PartitionFiles
 from logstore.log import RecordFile
 from logstore.records import ControlType, Damage, RecordBatch
-
-from logstore.inspect.layout import LogDirectoryContext, PartitionFiles
 
 
 class Isolation(enum.StrEnum):

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from crc32c import crc32c
 
-from logstore.errors import InvalidRecordError
+from logstore.errors import CorruptRecordError, InvalidRecordError
 from logstore.records.header import FLAW_REASONS, BatchHeader, RecordStats
 
 cdef extern from "Python.h":
@@ -127,6 +127,11 @@ cdef inline int smallest(int magic) noexcept nogil:
     return 14 if magic == 0 else 22 if magic == 1 else HEADER_V2 - OVERHEAD
 
 
+cdef inline int header_size(int magic) noexcept nogil:
+    """Bytes of the fields that a `BatchHeader` shows."""
+    return HEADER_V2 if magic == 2 else 26 if magic == 1 else 18
+
+
 # ---------------------------------------------------------------- batches
 
 
@@ -179,9 +184,13 @@ def walk_batches(buffer, Py_ssize_t start, Py_ssize_t end, int64_t base_position
 def parse_header(buffer, Py_ssize_t position, int64_t file_position):
     cdef Py_buffer view
     cdef const uint8_t* p
+    cdef Py_ssize_t left
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
+        left = view.len - position if position >= 0 else -1
         p = <const uint8_t*>view.buf + position
+        if left < UP_TO_MAGIC or left < header_size(p[MAGIC_AT]):
+            raise CorruptRecordError("the bytes end inside the header of a batch", position=position)
         return make_header(p, p[MAGIC_AT], OVERHEAD + <int64_t><int32_t>big32(p + 8), file_position)
     finally:
         PyBuffer_Release(&view)
@@ -502,6 +511,8 @@ cdef tuple plain_headers(object headers, Py_ssize_t index):
     """Headers as a flat tuple of bytes and None: name, value, name, value."""
     cdef list flat = []
     for name, value in headers:
+        if not isinstance(name, str):
+            raise TypeError(f"record {index}: a header name must be text, not {type(name).__name__}")
         flat.append(name.encode("utf-8", "surrogateescape"))
         flat.append(value if value is None else as_bytes(value, index, "header value"))
     return tuple(flat)
@@ -527,6 +538,7 @@ cdef inline uint8_t* put_field(uint8_t* p, object data):
 
 
 cdef tuple NO_HEADERS = ()
+cdef Py_ssize_t GUESS_MAX = 1 << 26  # bytes set aside because the first record suggests so many
 
 
 cdef int64_t checked_time(object when, Py_ssize_t index) except? -1:
@@ -537,7 +549,7 @@ cdef int64_t checked_time(object when, Py_ssize_t index) except? -1:
 
 def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestamp, default_timestamp):
     cdef bytearray out = bytearray(reserve)
-    cdef Py_ssize_t used = reserve, needed, body, index = 0
+    cdef Py_ssize_t used = reserve, needed, guess, body, index = 0
     cdef int64_t delta, previous = -1, timestamp, base = 0, max_timestamp = -1
     cdef bint has_base = base_timestamp is not None
     cdef uint8_t* p
@@ -555,6 +567,8 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
             if not previous < wide <= INT32_MAX:
                 raise ValueError(f"record {index}: its offset does not follow the one before, or is beyond the batch")
             delta, key, value, timestamp = wide, record.key, record.value, record.timestamp
+            if timestamp < -1:
+                raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
             if record.headers:
                 headers = plain_headers(record.headers, index)
         else:
@@ -566,8 +580,6 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
                 timestamp = checked_time(item[2], index)
             if PyTuple_GET_SIZE(item) > 3 and item[3]:
                 headers = plain_headers(item[3], index)
-        if timestamp < -1:
-            raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
         if not has_base:
             base = timestamp
             has_base = True
@@ -584,7 +596,8 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
             raise ValueError(f"record {index}: larger than a record can be")
         needed = used + body + 5
         if needed > PyByteArray_GET_SIZE(out):
-            PyByteArray_Resize(out, needed + needed // 2 + 1024)
+            guess = needed + needed // 2 if index else needed + min((body + 6) * (len(items) - 1), GUESS_MAX)
+            PyByteArray_Resize(out, guess)
         p = <uint8_t*>PyByteArray_AS_STRING(out) + used
         p += put_varint(p, body, False)
         p[0] = 0  # attributes

@@ -13,12 +13,12 @@ import datetime
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crc32c import crc32c
 
-from logstore.errors import InvalidRecordError
+from logstore.errors import CorruptRecordError, InvalidRecordError
 from logstore.records.header import (
     CRC_LEGACY_START,
     CRC_V2_START,
@@ -46,7 +46,8 @@ from logstore.records.header import (
 Buffer = bytes | bytearray | memoryview
 
 _SIZE_MIN = (SIZE_MIN_V0, SIZE_MIN_V1, SIZE_MIN_V2)
-_HEADER_LEGACY = struct.Struct(">qiIbb")  # offset, size, crc, magic, attributes
+_HEADER_LEGACY = struct.Struct(">qiIBb")  # offset, size, crc, magic, attributes
+_HEADER_SIZE = {1: 26, 2: HEADER_V2_SIZE}  # v1 has a timestamp behind the attributes
 _EPOCH = datetime.datetime(1970, 1, 1)
 _TIME_MIN, _TIME_MAX = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999, in ms since the epoch
 
@@ -79,6 +80,7 @@ def walk_batches(
 ) -> tuple[list[BatchHeader], int, int]:
     """Walk whole batches from `start`: their headers, where the walk stopped in `buffer`, and why (`WalkEnd`)."""
     view = memoryview(buffer)
+    end = min(end, len(view))
     headers: list[BatchHeader] = []
     position = start
     while position < end:
@@ -104,8 +106,14 @@ def walk_batches(
 
 
 def parse_header(buffer: Buffer, position: int, file_position: int) -> BatchHeader:
-    """Read the batch header at `position`; the caller has made sure that its bytes are there and its magic is 0 to 2."""
+    """Read the batch header at `position`; the caller has made sure that its magic is 0 to 2.
+
+    Raises CorruptRecordError where the buffer ends inside it.
+    """
     view = memoryview(buffer)
+    left = len(view) - position if position >= 0 else -1
+    if left < HEADER_SIZE_UP_TO_MAGIC or left < _HEADER_SIZE.get(view[position + MAGIC_POSITION], _HEADER_LEGACY.size):
+        raise CorruptRecordError("the bytes end inside the header of a batch", position=position)
     if view[position + MAGIC_POSITION] == 2:
         fields = HEADER_V2.unpack_from(view, position)
         return BatchHeader(file_position, LOG_OVERHEAD + fields[1], fields[0], *fields[2:])
@@ -124,15 +132,14 @@ def _crc_matches(batch: memoryview, header: BatchHeader) -> bool:
     return zlib.crc32(batch[CRC_LEGACY_START:]) == header.crc
 
 
-def find_candidate(
-    buffer: Buffer, start: int, end: int, size_max: int, offset_min: int, offset_max: int
-) -> int:
+def find_candidate(buffer: Buffer, start: int, end: int, size_max: int, offset_min: int, offset_max: int) -> int:
     """The first position from `start` at which a batch could begin, or -1.
 
     Its whole header lies before `end`, its size is at most `size_max` minus the bytes before it, and its offset is
     within the bounds; only a CRC can say more.
     """
     view = memoryview(buffer)
+    end = min(end, len(view))
     for position in range(start, end - HEADER_SIZE_UP_TO_MAGIC + 1):
         magic = view[position + MAGIC_POSITION]
         if magic > 2:
@@ -178,6 +185,7 @@ def decode_records(
     `append_time` replaces every timestamp (LogAppendTime). Raises InvalidRecordError at the first record that is wrong.
     """
     view = memoryview(buffer)
+    end = min(end, len(view))
     records = []
     position = start
     for _ in range(count):
@@ -193,6 +201,7 @@ def decode_records(
 def check_records(buffer: Buffer, start: int, end: int, count: int) -> RecordStats:
     """Walk `count` records that fill `start` to `end` exactly, and say what they hold. Raises InvalidRecordError."""
     view = memoryview(buffer)
+    end = min(end, len(view))
     position = start
     offsets: list[int] = []
     times: list[int] = []
@@ -226,7 +235,13 @@ class _Fields:
     __slots__ = ("end", "headers", "key", "offset_delta", "timestamp_delta", "value")
 
     def __init__(
-        self, timestamp_delta: int, offset_delta: int, key: bytes | None, value: bytes | None, headers: list[Header], end: int
+        self,
+        timestamp_delta: int,
+        offset_delta: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[Header],
+        end: int,
     ) -> None:
         self.timestamp_delta = timestamp_delta
         self.offset_delta = offset_delta
@@ -306,19 +321,18 @@ def encode_records(
     """
     out = bytearray(reserve)
     previous = max_timestamp = -1
+    _check_time(default_timestamp, 0)
     for index, item in enumerate(items):
         delta, timestamp, key, value, headers = _item(item, index, base_offset, default_timestamp)
-        if not -1 <= timestamp <= 2**63 - 1:
-            raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
         if not previous < delta <= INT32_MAX:
             raise ValueError(f"record {index}: its offset does not follow the one before, or is beyond the batch")
+        _check_time(timestamp, index)
+        fields = _encode_headers(headers, index)
         if base_timestamp is None:
             base_timestamp = timestamp
         body = b"\0" + _encode_varint(_wrap(timestamp - base_timestamp), 64) + _encode_varint(delta, 32)
-        body += _encode_bytes(key, index, "key") + _encode_bytes(value, index, "value") + _encode_varint(len(headers), 32)
-        for name, header_value in headers:
-            raw_name = name.encode("utf-8", "surrogateescape")
-            body += _encode_bytes(raw_name, index, "header") + _encode_bytes(header_value, index, "header value")
+        body += _encode_bytes(key, index, "key") + _encode_bytes(value, index, "value")
+        body += _encode_varint(len(fields), 32) + b"".join(fields)
         if len(body) > INT32_MAX:
             raise ValueError(f"record {index}: larger than a record can be")
         out += _encode_varint(len(body), 32) + body
@@ -332,7 +346,22 @@ def _item(item: Any, index: int, base_offset: int, default_timestamp: int) -> tu
     if not isinstance(item, tuple) or not 2 <= len(item) <= 4:
         raise TypeError(f"record {index}: expected a tuple of 2 to 4 fields or a Record")
     timestamp = item[2] if len(item) > 2 else default_timestamp
-    return index, timestamp, item[0], item[1], item[3] if len(item) > 3 else ()
+    return index, timestamp, item[0], item[1], (item[3] if len(item) > 3 else None) or ()
+
+
+def _check_time(timestamp: int, index: int) -> None:
+    if not -1 <= timestamp <= 2**63 - 1:
+        raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
+
+
+def _encode_headers(headers: Iterable[Header], index: int) -> list[bytes]:
+    fields = []
+    for name, value in headers:
+        if not isinstance(name, str):
+            raise TypeError(f"record {index}: a header name must be text, not {type(name).__name__}")
+        raw_name = name.encode("utf-8", "surrogateescape")
+        fields.append(_encode_bytes(raw_name, index, "header") + _encode_bytes(value, index, "header value"))
+    return fields
 
 
 def _encode_varint(number: int, bits: int) -> bytes:
@@ -406,7 +435,8 @@ def _line(record: Record, style: LineStyle) -> bytes:
             _json(record.value, style.encoding), headers, style.suffix,
         )  # fmt: skip
     pairs = b" ".join(
-        b"%s=%s" % (_text(_name(name), ByteEncoding.UTF8), _text(value, style.encoding)) for name, value in record.headers
+        b"%s=%s" % (_text(_name(name), ByteEncoding.UTF8), _text(value, style.encoding))
+        for name, value in record.headers
     )
     fields = [b"%d" % record.offset, _time(record.timestamp), _text(record.key, style.encoding)]
     fields.append(_text(record.value, style.encoding))
@@ -440,7 +470,9 @@ def _text(data: bytes | None, encoding: ByteEncoding) -> bytes:
     out = []
     for char in data.decode("utf-8", "surrogateescape"):
         plain = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}.get(char)
-        if plain is None and (char < " " or "\x7f" <= char <= "\x9f" or char in "\u2028\u2029" or "\udc80" <= char <= "\udcff"):
+        if plain is None and (
+            char < " " or "\x7f" <= char <= "\x9f" or char in "\u2028\u2029" or "\udc80" <= char <= "\udcff"
+        ):
             plain = "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
         out.append(char if plain is None else plain)
     return "".join(out).encode()

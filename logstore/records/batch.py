@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 import zlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 from crc32c import crc32c
 
-from logstore.errors import BatchTooLargeError, CorruptRecordError, InvalidRecordError
+from logstore.errors import BatchTooLargeError, CorruptRecordError, InvalidRecordError, LogstoreError
 from logstore.records import kernel
 from logstore.records.compression import Buffer, Codec, codec_of, decompress
 from logstore.records.control import ControlType, parse_control_key
@@ -36,6 +37,7 @@ from logstore.records.record import Record
 BATCH_BYTES_MAX = 48 << 20
 """Default cap on one batch, compressed or decompressed, in bytes; with it a reader stays under 150 MB of memory."""
 
+_Error = TypeVar("_Error", bound=LogstoreError)
 _LINES_BYTES = 1 << 20  # lines are handed out in pieces of about this size
 _RECORDS_PIECE = 4096  # records are decoded at most so many at a time when iterating
 
@@ -147,7 +149,19 @@ class RecordBatch:
         Raises InvalidRecordError where they contradict the header or themselves, UnsupportedFormatError for an unknown
         codec, BatchTooLargeError when they decompress to more than `size_max` bytes.
         """
-        return [record for piece in self.record_pieces(size_max=size_max, piece=INT32_MAX) for record in piece]
+        header = self.header
+        if header.magic < 2 or header.count <= 0:
+            return [record for piece in self.record_pieces(size_max=size_max) for record in piece]
+        try:
+            body, position, end = self.body(size_max=size_max)
+            records, position = kernel.decode_records(
+                body, position, end, header.count, header.base_offset, header.base_timestamp, self._append_time()
+            )
+        except LogstoreError as error:
+            self._placed(error)
+            raise
+        self._check_end(position, end)
+        return records
 
     def record_pieces(self, *, size_max: int = BATCH_BYTES_MAX, piece: int = _RECORDS_PIECE) -> Iterator[list[Record]]:
         """The records in lists of at most `piece`, so that memory stays flat. Raises as `records`."""
@@ -198,15 +212,16 @@ class RecordBatch:
             if self.header.count < 0:
                 raise InvalidRecordError(FLAW_REASONS[Flaw.COUNT_NEGATIVE])
             if self.header.count == 0:
-                return kernel.check_records(b"", 0, 0, 0)  # type: ignore[no-any-return]
-            return kernel.check_records(body, position, end, self.header.count)  # type: ignore[no-any-return]
+                return kernel.check_records(b"", 0, 0, 0)
+            return kernel.check_records(body, position, end, self.header.count)
 
     def body(self, *, size_max: int = BATCH_BYTES_MAX) -> tuple[Buffer, int, int]:
         """The records of a v2 batch, decompressed: a buffer, and where in it they begin and end."""
         codec = self.codec
         if self.header.size > size_max:
             raise BatchTooLargeError(
-                f"a batch of {self.header.size} bytes is above the cap of {size_max}", remedy="raise the cap on one batch"
+                f"a batch of {self.header.size} bytes is above the cap of {size_max}",
+                remedy="raise the cap on one batch",
             )
         if codec == Codec.NONE:
             raw = self.raw
@@ -219,7 +234,8 @@ class RecordBatch:
     def control_type(self, *, size_max: int = BATCH_BYTES_MAX) -> ControlType | None:
         """What a control batch says by its first record; None if it is empty. Raises as `records`."""
         for piece in self.record_pieces(size_max=size_max, piece=1):
-            return parse_control_key(piece[0].key)[0]
+            with self._places():
+                return parse_control_key(piece[0].key)[0]
         return None
 
     def _append_time(self) -> int | None:
@@ -234,7 +250,8 @@ class RecordBatch:
     def _places(self) -> _Placing:
         return _Placing(self)
 
-    def _placed(self, error: InvalidRecordError) -> InvalidRecordError:
+    def _placed(self, error: _Error) -> _Error:
+        """The error with the place of this batch, instead of a position in some buffer."""
         error.position, error.offset = self.header.position, self.header.base_offset
         return error
 
@@ -251,10 +268,8 @@ class _Placing:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from logstore.errors import LogstoreError
-
         if isinstance(error, LogstoreError):
-            error.position, error.offset = self._batch.header.position, self._batch.header.base_offset
+            self._batch._placed(error)
 
 
 def increment_sequence(sequence: int, count: int) -> int:

@@ -7,6 +7,7 @@ large the batch would be. A builder belongs to one thread.
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from logstore.records.compression import Codec, compress
 from logstore.records.control import ControlType, EndTransactionMarker, encode_end_transaction_marker, parse_control_key
 from logstore.records.header import CRC_V2_START, HEADER_V2, HEADER_V2_SIZE, INT32_MAX, LOG_OVERHEAD, NONE, BatchHeader
 from logstore.records.record import Header, Record
+
+_CRC = struct.Struct(">I")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class BatchOptions:
     is_transactional: bool = False
     is_control: bool = False
     delete_horizon_ms: int | None = None
+    attributes: int = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.timestamp_type == TimestampType.NONE:
@@ -52,17 +56,14 @@ class BatchOptions:
             raise ValueError("a producer id needs a producer epoch")
         if self.producer_id != NONE and self.base_sequence < 0 and not self.is_control:
             raise ValueError("a producer id needs a base sequence of 0 or more")
-
-    @property
-    def attributes(self) -> int:
-        """The attributes field of the header (FORMAT §2.2)."""
-        return (
+        attributes = (
             self.codec
             | 0x08 * (self.timestamp_type == TimestampType.LOG_APPEND_TIME)
             | 0x10 * self.is_transactional
             | 0x20 * self.is_control
             | 0x40 * (self.delete_horizon_ms is not None)
         )
+        object.__setattr__(self, "attributes", attributes)
 
 
 PLAIN = BatchOptions()
@@ -87,7 +88,8 @@ def encode_batch(
     items: Sequence[Any] = records if isinstance(records, (list, tuple)) else list(records)
     if not items:
         raise ValueError("a batch needs at least one record")
-    _check_kind(items, options)
+    if options.is_control:
+        _check_kind(items, options)
     buffer, last_delta, base_timestamp, max_timestamp = kernel.encode_records(
         items, HEADER_V2_SIZE, base_offset, options.delete_horizon_ms, timestamp
     )
@@ -95,18 +97,18 @@ def encode_batch(
         if not last_delta <= last_offset - base_offset <= INT32_MAX:
             raise ValueError(f"the last offset {last_offset} is not behind the last record, or too far from the first")
         last_delta = last_offset - base_offset
-    if options.codec != Codec.NONE:
+    if options.codec:
         plain = memoryview(buffer)[HEADER_V2_SIZE:]
         buffer = bytearray(HEADER_V2_SIZE) + compress(options.codec, plain, level=options.level)
     if len(buffer) > INT32_MAX:
         raise ValueError(f"a batch of {len(buffer)} bytes is larger than Kafka's format can say")
     if options.append_time is not None:
         max_timestamp = options.append_time
-    header = BatchHeader(
-        0, len(buffer), base_offset, options.leader_epoch, 2, 0, options.attributes, last_delta, base_timestamp,
-        max_timestamp, options.producer_id, options.producer_epoch, options.base_sequence, len(items),
+    HEADER_V2.pack_into(
+        buffer, 0, base_offset, len(buffer) - LOG_OVERHEAD, options.leader_epoch, 2, 0, options.attributes, last_delta,
+        base_timestamp, max_timestamp, options.producer_id, options.producer_epoch, options.base_sequence, len(items),
     )  # fmt: skip
-    write_header(buffer, 0, header)
+    _write_crc(buffer, 0, len(buffer))
     return buffer
 
 
@@ -114,19 +116,27 @@ def encode_empty_batch(header: BatchHeader) -> bytearray:
     """The batch without records that remembers a producer's last sequence after compaction (FORMAT §2.8)."""
     buffer = bytearray(HEADER_V2_SIZE)
     attributes = header.attributes & ~0x47 & 0xFF  # neither codec nor delete horizon
-    write_header(
-        buffer, 0, header._replace(size=HEADER_V2_SIZE, attributes=attributes, base_timestamp=NONE, count=0)
-    )
+    write_header(buffer, 0, header._replace(size=HEADER_V2_SIZE, attributes=attributes, base_timestamp=NONE, count=0))
     return buffer
 
 
 def encode_end_transaction_batch(
-    marker: EndTransactionMarker, *, offset: int, timestamp: int, producer_id: int, producer_epoch: int, leader_epoch: int = NONE
+    marker: EndTransactionMarker,
+    *,
+    offset: int,
+    timestamp: int,
+    producer_id: int,
+    producer_epoch: int,
+    leader_epoch: int = NONE,
 ) -> bytearray:
     """The control batch that ends a transaction: one record, 78 bytes (FORMAT §2.9)."""
     key, value = encode_end_transaction_marker(marker)
     options = BatchOptions(
-        is_transactional=True, is_control=True, producer_id=producer_id, producer_epoch=producer_epoch, leader_epoch=leader_epoch
+        is_transactional=True,
+        is_control=True,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        leader_epoch=leader_epoch,
     )
     return encode_batch([(key, value, timestamp)], base_offset=offset, options=options)
 
@@ -136,14 +146,15 @@ def write_header(buffer: bytearray, start: int, header: BatchHeader) -> None:
     end = start + header.size
     fields = (header.base_offset, header.size - LOG_OVERHEAD, header.leader_epoch, 2, 0, *header[6:])
     HEADER_V2.pack_into(buffer, start, *fields)
-    crc = crc32c(memoryview(buffer)[start + CRC_V2_START : end])
-    buffer[start + 17 : start + 21] = crc.to_bytes(4, "big")
+    _write_crc(buffer, start, end)
+
+
+def _write_crc(buffer: bytearray, start: int, end: int) -> None:
+    _CRC.pack_into(buffer, start + 17, crc32c(memoryview(buffer)[start + CRC_V2_START : end]))
 
 
 def _check_kind(items: Sequence[Any], options: BatchOptions) -> None:
     """Control records go in control batches, markers in transactional ones, KRaft's with a leader epoch."""
-    if not options.is_control:
-        return
     for item in items:
         control_type, _ = parse_control_key(item.key if isinstance(item, Record) else item[0])
         if control_type.ends_transaction and not options.is_transactional:
@@ -225,7 +236,9 @@ class BatchBuilder:
             raise ValueError("this builder was aborted")
         if self._built is None:
             self._built = (
-                encode_batch(self._items, base_offset=self._base_offset, options=self._options) if self._items else bytearray()
+                encode_batch(self._items, base_offset=self._base_offset, options=self._options)
+                if self._items
+                else bytearray()
             )
         return self._built
 

@@ -1,8 +1,9 @@
 """The five codecs of Kafka, both ways, bounded.
 
-Invariant: no call makes more than `size_max` bytes, whatever the compressed bytes claim; memory beyond the result stays
-within one mebibyte. The framing of snappy (xerial) and lz4 is Kafka's own and written here; the compression itself is
-cramjam's, zstandard's and zlib's. Stateless, therefore thread-safe.
+Invariant: no call makes more than `size_max` bytes, whatever the compressed bytes claim; beyond the result memory is
+needed for one block (lz4: at most 4 MiB, snappy: `size_max`) or window (zstd: what of it was used). The framing of
+snappy (xerial) and lz4 is Kafka's own and written here; the compression itself is cramjam's, zstandard's and zlib's.
+Stateless, therefore thread-safe.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from logstore.errors import BatchTooLargeError, InvalidRecordError, UnsupportedF
 Buffer = bytes | bytearray | memoryview
 
 _PIECE = 1 << 20  # bytes made at a time by the streaming codecs
+_GZIP_CHUNK = 4096  # bytes given to zlib at a time: it copies what is left of them at the end of each member
 
 # snappy as the xerial library frames it (FORMAT §2.10). On disk; never change.
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
@@ -48,12 +50,15 @@ class Codec(enum.IntEnum):
         return self.name.lower()
 
 
+_CODECS = tuple(Codec)
+
+
 def codec_of(attributes: int) -> Codec:
     """The codec named by a batch's attributes. Raises UnsupportedFormatError for 5 to 7 (FORMAT §2.6)."""
     number = attributes & 7
-    if number > Codec.ZSTD:
+    if number >= len(_CODECS):
         raise UnsupportedFormatError(f"unknown compression codec {number}")
-    return Codec(number)
+    return _CODECS[number]
 
 
 def compress(codec: Codec, data: Buffer, *, level: int | None = None, magic: int = 2) -> bytes:
@@ -102,8 +107,8 @@ def _damaged(codec: Codec, reason: object) -> InvalidRecordError:
     return InvalidRecordError(f"the {codec.label} stream cannot be decompressed: {reason}")
 
 
-def _bounded(out: bytearray, more: int, codec: Codec, size_max: int) -> None:
-    if len(out) + more > size_max:
+def _bounded(size: int, codec: Codec, size_max: int) -> None:
+    if size > size_max:
         raise BatchTooLargeError(
             f"the {codec.label} stream holds more than {size_max} bytes", remedy="raise the cap on a decompressed batch"
         )
@@ -111,25 +116,26 @@ def _bounded(out: bytearray, more: int, codec: Codec, size_max: int) -> None:
 
 def _gzip_decompress(data: Buffer, size_max: int) -> bytearray:
     out = bytearray()
-    rest: Buffer = data
-    if not len(rest):
+    view = memoryview(data)
+    if not len(view):
         raise _damaged(Codec.GZIP, "it is empty")
-    while len(rest):
+    position = 0
+    while True:
         member = zlib.decompressobj(31)
         while not member.eof:
+            chunk = view[position : position + _GZIP_CHUNK]
             try:
-                piece = member.decompress(rest, _PIECE)
+                piece = member.decompress(chunk, _PIECE)
             except zlib.error as error:
                 raise _damaged(Codec.GZIP, error) from None
-            _bounded(out, len(piece), Codec.GZIP, size_max)
-            out += piece
-            rest = member.unconsumed_tail
-            if not piece and not member.eof:
+            used = len(chunk) - len(member.unconsumed_tail) - len(member.unused_data)
+            if not (used or piece or member.eof):
                 raise _damaged(Codec.GZIP, "it ends early")
-        rest = member.unused_data
-        if rest[:2] != b"\x1f\x8b":
-            break  # what follows the last member is not read, as in Java
-    return out
+            _bounded(len(out) + len(piece), Codec.GZIP, size_max)
+            out += piece
+            position += used
+        if bytes(view[position : position + 2]) != b"\x1f\x8b":
+            return out  # what follows the last member is not read, as in Java
 
 
 # ---------------------------------------------------------------- snappy
@@ -144,10 +150,9 @@ def _snappy_compress(data: memoryview) -> bytes:
 
 
 def _snappy_decompress(data: memoryview, size_max: int) -> bytearray:
-    out = bytearray()
     if len(data) < _XERIAL_HEADER.size or data[:8] != _XERIAL_MAGIC:
-        _snappy_block(data, out, size_max)
-        return out
+        return _snappy_block(data, 0, size_max)
+    out = bytearray()
     position = _XERIAL_HEADER.size
     while len(data) - position >= 4:
         if data[position : position + 4] == _XERIAL_MAGIC[:4]:  # a further stream begins
@@ -162,20 +167,22 @@ def _snappy_decompress(data: memoryview, size_max: int) -> bytearray:
         position += 4
         if size > min(_XERIAL_CHUNK_MAX, len(data) - position):
             raise _damaged(Codec.SNAPPY, f"a chunk claims {size} bytes where {len(data) - position} are left")
-        _snappy_block(data[position : position + size], out, size_max)
+        out += _snappy_block(data[position : position + size], len(out), size_max)
         position += size
     return out
 
 
-def _snappy_block(block: memoryview, out: bytearray, size_max: int) -> None:
+def _snappy_block(block: memoryview, before: int, size_max: int) -> bytearray:
     if not len(block):
         raise _damaged(Codec.SNAPPY, "a block is empty")
     try:
         size = cramjam.snappy.decompress_raw_len(block)
-        _bounded(out, size, Codec.SNAPPY, size_max)
-        out += memoryview(cramjam.snappy.decompress_raw(block))
+        _bounded(before + size, Codec.SNAPPY, size_max)
+        out = bytearray(size)
+        cramjam.snappy.decompress_raw_into(block, out)
     except cramjam.DecompressionError as error:
         raise _damaged(Codec.SNAPPY, error) from None
+    return out
 
 
 # ---------------------------------------------------------------- lz4
@@ -197,6 +204,7 @@ def _lz4_compress(data: memoryview, magic: int) -> bytes:
 def _lz4_decompress(data: memoryview, size_max: int, magic: int) -> bytearray:
     position, block_max, has_checksums = _lz4_header(data, magic)
     out = bytearray()
+    target = bytearray(block_max)  # one for all blocks: a new one for each would cost more than a small block does
     while True:
         if len(data) - position < 4:
             raise _damaged(Codec.LZ4, "it ends without its end mark")
@@ -213,21 +221,16 @@ def _lz4_decompress(data: memoryview, size_max: int, magic: int) -> bytearray:
             if int.from_bytes(data[position : position + 4], "little") != xxhash32(bytes(block)):
                 raise _damaged(Codec.LZ4, "a block has a wrong checksum")
             position += 4
-        _lz4_block(block, bool(word & _LZ4_STORED), block_max, out, size_max)
+        size = len(block) if word & _LZ4_STORED else _lz4_block(block, target)
+        _bounded(len(out) + size, Codec.LZ4, size_max)
+        out += block if word & _LZ4_STORED else memoryview(target)[:size]
 
 
-def _lz4_block(block: memoryview, is_stored: bool, block_max: int, out: bytearray, size_max: int) -> None:
-    if is_stored:
-        _bounded(out, len(block), Codec.LZ4, size_max)
-        out += block
-        return
-    target = bytearray(block_max)
+def _lz4_block(block: memoryview, target: bytearray) -> int:
     try:
-        size = cramjam.lz4.decompress_block_into(block, target, output_len=block_max)
+        return int(cramjam.lz4.decompress_block_into(block, target, output_len=len(target)))
     except cramjam.DecompressionError as error:
         raise _damaged(Codec.LZ4, error) from None
-    _bounded(out, size, Codec.LZ4, size_max)
-    out += memoryview(target)[:size]
 
 
 def _lz4_header(data: memoryview, magic: int) -> tuple[int, int, bool]:
@@ -285,26 +288,49 @@ def _rotate(number: int, turn: int) -> int:
 # ---------------------------------------------------------------- zstd
 
 
+# It must not stand in its own compressed form: a cut-off block would swallow that as its content. Hence the repetition.
+_ZSTD_MARK = b"logstore: end of stream " * 8
+
+
 def _zstd_decompress(data: Buffer, size_max: int) -> bytearray:
     """All frames of `data`.
 
-    The library ends quietly where a frame is cut off. Therefore an empty-handed end is told from a cut by a frame of our
-    own behind the data: if its bytes do not come out last, a frame before it has swallowed them.
+    The library ends quietly where a frame is cut off. Therefore an end is told from a cut by a frame of our own behind
+    the data: if its bytes do not come out last, a frame before it has swallowed them.
     """
     import zstandard
 
-    mark = b"logstore: end of stream"
     out = bytearray()
     try:
-        reader = zstandard.ZstdDecompressor().stream_reader(
-            b"".join((data, zstandard.ZstdCompressor().compress(mark))), read_across_frames=True
-        )
+        source = _Marked(memoryview(data), zstandard.ZstdCompressor().compress(_ZSTD_MARK))
+        decompressor = zstandard.ZstdDecompressor()
+        reader = decompressor.stream_reader(source, read_across_frames=True)  # type: ignore[arg-type]  # only read()
         while piece := reader.read(_PIECE):
-            _bounded(out, len(piece) - len(mark), Codec.ZSTD, size_max)
+            _bounded(len(out) + len(piece) - len(_ZSTD_MARK), Codec.ZSTD, size_max)
             out += piece
     except zstandard.ZstdError as error:
         raise _damaged(Codec.ZSTD, error) from None
-    if not len(data) or not out.endswith(mark):
+    if not len(data) or not out.endswith(_ZSTD_MARK):
         raise _damaged(Codec.ZSTD, "it ends early")
-    del out[-len(mark) :]
+    del out[-len(_ZSTD_MARK) :]
     return out
+
+
+class _Marked:
+    """What the library reads from: the data, its last piece in one with the mark, and no copy of all of it.
+
+    A piece that began with the mark would be taken for a frame of its own, even inside the header of another.
+    """
+
+    __slots__ = ("_data", "_mark", "_position")
+
+    def __init__(self, data: memoryview, mark: bytes) -> None:
+        self._data = data
+        self._mark = mark
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """The next piece, nothing at the end."""
+        piece = bytes(self._data[self._position : self._position + size])
+        self._position += len(piece)
+        return piece + self._mark if piece and self._position == len(self._data) else piece

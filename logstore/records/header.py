@@ -37,7 +37,7 @@ NONE = -1  # Kafka's "not there": timestamps, producer ids, epochs, sequences, o
 
 
 Header = tuple[str, bytes | None]
-"""A record's header: its key (UTF-8; bytes that are not UTF-8 are kept as surrogate escapes) and value (None is null)."""
+"""A record's header: its key (what is not UTF-8 is kept as surrogate escapes) and its value (None is null)."""
 
 
 class BatchHeader(NamedTuple):
@@ -61,18 +61,18 @@ class BatchHeader(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    count: int  # type: ignore[assignment]  # Kafka's name; hides tuple.count
 
 
 class RecordStats(NamedTuple):
     """What one walk over the records of a batch shows, without making objects.
 
-    Offsets and timestamps are deltas, as they stand in the records. `disordered` is the position in the walked buffer of the first
-    record whose offset delta does not grow, -1 if there is none. For a batch without records all fields are zero and
-    `disordered` is -1.
+    Offsets and timestamps are deltas, as they stand in the records. `disordered` is the position in the walked buffer
+    of the first record whose offset delta does not grow, -1 if there is none. For a batch without records all fields
+    are zero and `disordered` is -1.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     first_offset_delta: int
     last_offset_delta: int
     timestamp_delta_min: int

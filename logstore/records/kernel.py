@@ -10,6 +10,7 @@ import importlib
 import os
 import warnings
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 
 def _pick() -> tuple[ModuleType, str]:
@@ -32,12 +33,38 @@ def _pick() -> tuple[ModuleType, str]:
 
 _kernel, KERNEL_NAME = _pick()
 
-Record = _kernel.Record
-check_records = _kernel.check_records
-decode_records = _kernel.decode_records
-encode_records = _kernel.encode_records
-find_candidate = _kernel.find_candidate
-format_body = _kernel.format_body
-format_records = _kernel.format_records
-parse_header = _kernel.parse_header
-walk_batches = _kernel.walk_batches
+if TYPE_CHECKING:
+    from logstore.records._kernel_py import (
+        Record,
+        check_records,
+        decode_records,
+        encode_records,
+        find_candidate,
+        format_body,
+        format_records,
+        parse_header,
+        walk_batches,
+    )
+else:
+    Record = _kernel.Record
+    check_records = _kernel.check_records
+    decode_records = _kernel.decode_records
+    encode_records = _kernel.encode_records
+    find_candidate = _kernel.find_candidate
+    format_body = _kernel.format_body
+    format_records = _kernel.format_records
+    parse_header = _kernel.parse_header
+    walk_batches = _kernel.walk_batches
+
+__all__ = [
+    "KERNEL_NAME",
+    "Record",
+    "check_records",
+    "decode_records",
+    "encode_records",
+    "find_candidate",
+    "format_body",
+    "format_records",
+    "parse_header",
+    "walk_batches",
+]

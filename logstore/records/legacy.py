@@ -11,7 +11,15 @@ from collections.abc import Iterator
 
 from logstore.errors import CorruptRecordError, InvalidRecordError
 from logstore.records.compression import Buffer, Codec, codec_of, decompress
-from logstore.records.header import CRC_LEGACY_START, LOG_OVERHEAD, NONE, SIZE_MIN_V0, SIZE_MIN_V1, BatchHeader
+from logstore.records.header import (
+    CRC_LEGACY_START,
+    INT64_MAX,
+    LOG_OVERHEAD,
+    NONE,
+    SIZE_MIN_V0,
+    SIZE_MIN_V1,
+    BatchHeader,
+)
 from logstore.records.record import Record
 
 # One entry. On disk; never change.
@@ -24,7 +32,9 @@ _LENGTH = struct.Struct(">i")
 _LOG_APPEND_TIME = 0x08
 
 
-def decode_legacy(buffer: Buffer, start: int, header: BatchHeader, *, size_max: int, verify: bool = False) -> list[Record]:
+def decode_legacy(
+    buffer: Buffer, start: int, header: BatchHeader, *, size_max: int, verify: bool = False
+) -> list[Record]:
     """The records of the v0 or v1 entry at `start`: one, or those of the compressed set inside it.
 
     Offsets are absolute. With `verify` the CRCs of inner entries are checked, which readers of Kafka do not do. Raises
@@ -43,6 +53,8 @@ def decode_legacy(buffer: Buffer, start: int, header: BatchHeader, *, size_max: 
     if not records:
         raise InvalidRecordError("a compressed set holds no messages", position=start, offset=header.base_offset)
     base = _base_offset(header, records[-1].offset)
+    if not all(-INT64_MAX - 1 <= base + record.offset <= INT64_MAX for record in records):
+        raise InvalidRecordError("a compressed set holds an offset beyond 64 bits", offset=header.base_offset)
     return [record.replace(offset=base + record.offset) for record in records] if base else records
 
 
@@ -52,7 +64,9 @@ def _base_offset(header: BatchHeader, last: int) -> int:
     if header.magic == 0 or wrapper == 0:
         return 0
     if wrapper < last:
-        raise InvalidRecordError(f"a compressed set at offset {wrapper} holds the relative offset {last}", offset=wrapper)
+        raise InvalidRecordError(
+            f"a compressed set at offset {wrapper} holds the relative offset {last}", offset=wrapper
+        )
     return wrapper - last
 
 
@@ -68,9 +82,13 @@ def _inner_records(inner: memoryview, header: BatchHeader, verify: bool) -> Iter
             return  # a last entry that is cut off ends the set, as in Kafka
         offset, _, crc, magic, attributes = _ENTRY.unpack_from(inner, position)
         if attributes & 7:
-            raise InvalidRecordError("a message inside a compressed set is itself compressed", offset=header.base_offset)
+            raise InvalidRecordError(
+                "a message inside a compressed set is itself compressed", offset=header.base_offset
+            )
         if not 0 <= magic <= 1 or (magic == 1 and size < SIZE_MIN_V1):
-            raise InvalidRecordError("a message inside a compressed set has an impossible format", offset=header.base_offset)
+            raise InvalidRecordError(
+                "a message inside a compressed set has an impossible format", offset=header.base_offset
+            )
         entry = inner[position:end]
         if verify and zlib.crc32(entry[CRC_LEGACY_START:]) != crc:
             raise CorruptRecordError("a message inside a compressed set has a wrong CRC", offset=header.base_offset)

@@ -1,6 +1,7 @@
 """What a leader changes in a batch that it did not make: in place, in the caller's buffer (FORMAT §2.1, §2.4).
 
-Offsets and leader epochs lie outside the CRC and cost nothing; a new timestamp recomputes it.
+Offsets and leader epochs lie outside the CRC and cost nothing; a new timestamp recomputes it. A buffer without a whole
+batch at `start` is refused by CorruptRecordError.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import struct
 import zlib
 
-from logstore.errors import UnsupportedFormatError
+from logstore.errors import CorruptRecordError, UnsupportedFormatError
 from logstore.records import kernel
-from logstore.records.batch import TimestampType
+from logstore.records.batch import TimestampType, first_batch_size
 from logstore.records.builder import write_header
 from logstore.records.header import CRC_LEGACY_START, BatchHeader
 
@@ -39,9 +40,9 @@ def set_max_timestamp(buffer: bytearray, timestamp_type: TimestampType, timestam
     if header.magic == 0:
         raise UnsupportedFormatError("message format v0 has no timestamps")
     is_append_time = timestamp_type == TimestampType.LOG_APPEND_TIME
-    attributes = header.attributes & ~0x08 | 0x08 * is_append_time
-    if attributes == header.attributes and timestamp == header.max_timestamp:
+    if bool(header.attributes & 0x08) == is_append_time and timestamp == header.max_timestamp:
         return
+    attributes = header.attributes & 0x77 | 0x08 * is_append_time  # unused bits are cleared (FORMAT §2.2)
     if header.magic == 2:
         write_header(buffer, start, header._replace(attributes=attributes, max_timestamp=timestamp))
         return
@@ -52,5 +53,7 @@ def set_max_timestamp(buffer: bytearray, timestamp_type: TimestampType, timestam
 
 
 def _header(buffer: bytearray, start: int) -> BatchHeader:
-    header: BatchHeader = kernel.parse_header(buffer, start, 0)
-    return header
+    size = first_batch_size(buffer, start)
+    if size is None or size > len(buffer) - start:
+        raise CorruptRecordError("the bytes end inside a batch", position=start)
+    return kernel.parse_header(buffer, start, 0)

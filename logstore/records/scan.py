@@ -33,8 +33,9 @@ from logstore.records.header import (
 )
 
 WINDOW_BYTES = 1 << 19  # read at a time; stays in the processor's cache
+_WINDOW_BYTES_MIN = 1 << 12  # behind damage windows begin small and double, so that much damage costs little
 _ZEROS = bytes(WINDOW_BYTES)
-# Bytes of CRC that looking for the next batch may cost, per byte looked at, so that a hostile file cannot make it quadratic.
+# Bytes of CRC that may be computed in vain, and more per byte passed: a hostile file stays linear.
 _SEARCH_CREDIT = 64 << 20
 _SEARCH_CREDIT_PER_BYTE = 16
 
@@ -133,17 +134,20 @@ class BatchScanner:
         offset_max: int = INT64_MAX,
     ) -> None:
         self._source = source
-        self._position = start
+        self._start = self._position = start
         self._end = source.size if end is None else end
         self._verify = verify
         self._batch_bytes_max = batch_bytes_max
+        self._offset_floor = offset_min
         self._offset_min = offset_min
         self._offset_max = offset_max
-        self._credit = _SEARCH_CREDIT
+        self._window_bytes = WINDOW_BYTES
+        self._spent = 0  # bytes of CRC computed in vain
 
     def __iter__(self) -> Iterator[RecordBatch | Damage]:
         while self._position < self._end:
-            window = self._source.read(self._position, min(WINDOW_BYTES, self._end - self._position))
+            window = self._source.read(self._position, min(self._window_bytes, self._end - self._position))
+            self._window_bytes = min(2 * self._window_bytes, WINDOW_BYTES)
             if not window:
                 yield self._damage(self._end, DamageCode.FILE_SHRANK)
                 return
@@ -152,8 +156,7 @@ class BatchScanner:
             for header in headers:
                 yield RecordBatch(header, window, header[0] - base)
             if headers:
-                last = headers[-1]
-                self._offset_min = max(self._offset_min, last.base_offset + last.last_offset_delta + 1)
+                self._passed(headers[-1])
             self._position += stop
             if status == WalkEnd.END:
                 continue
@@ -181,23 +184,24 @@ class BatchScanner:
 
     def _large(self, head: bytes, size: int) -> Iterator[RecordBatch | Damage]:
         """A batch larger than the window: read whole, or only checked piece by piece."""
-        if size <= self._batch_bytes_max:
+        if size <= max(self._batch_bytes_max, WINDOW_BYTES):
             buffer = self._source.read(self._position, size)
-            headers, _, status = kernel.walk_batches(buffer, 0, len(buffer), self._position, self._verify)
+            if len(buffer) < size:
+                yield self._damage(self._end, DamageCode.FILE_SHRANK)
+                return
+            headers, _, _ = kernel.walk_batches(buffer, 0, size, self._position, self._verify)
             batch = RecordBatch(headers[0], buffer) if headers else None
-            code = DamageCode.FILE_SHRANK if status == WalkEnd.INCOMPLETE else DamageCode.BATCH_CRC
         else:
             head = head[:HEADER_V2_SIZE].ljust(HEADER_V2_SIZE, b"\0")
             batch = RecordBatch(kernel.parse_header(head, 0, self._position), None)
-            code = DamageCode.BATCH_CRC
             if self._verify and not self._crc_matches(batch.header):
                 batch = None
         if batch is None:
-            yield from self._resynchronize(code, self._frame())
+            yield from self._resynchronize(DamageCode.BATCH_CRC, self._frame())
             return
         yield batch
         self._position += size
-        self._offset_min = max(self._offset_min, batch.next_offset)
+        self._passed(batch.header)
 
     def _bad(self, status: WalkEnd, head: bytes) -> Iterator[Damage]:
         code = {WalkEnd.BAD_CRC: DamageCode.BATCH_CRC, WalkEnd.BAD_MAGIC: DamageCode.BATCH_MAGIC}.get(
@@ -214,12 +218,13 @@ class BatchScanner:
         return DamageCode.TORN_TAIL if any(head) else DamageCode.ZERO_TAIL
 
     def _is_zero_to_end(self) -> bool:
-        position = self._position
+        position, size = self._position, _WINDOW_BYTES_MIN
         while position < self._end:
-            piece = self._source.read(position, min(WINDOW_BYTES, self._end - position))
+            piece = self._source.read(position, min(size, self._end - position))
             if not piece or piece != _ZEROS[: len(piece)]:
                 return not piece
             position += len(piece)
+            size = min(2 * size, WINDOW_BYTES)
         return True
 
     # ---- finding the next batch
@@ -227,8 +232,11 @@ class BatchScanner:
     def _resynchronize(self, code: DamageCode, frame: RecordBatch | None) -> Iterator[Damage]:
         """Report the range up to the next batch that can be trusted, or up to the end."""
         if frame is not None:
+            self._spent += frame.header.size
             following = self._position + frame.header.size
-            if following == self._end or self._is_trusted(following):
+            # Right behind the frame any offset will do: the last one passed may be wrong, no CRC covers it.
+            may_follow = following == self._end or self._is_trusted(following, self._offset_floor)
+            if may_follow or not self._can_spend(0, following):
                 yield self._damage(following, code, frame)
                 return
         found = self._find()
@@ -237,10 +245,9 @@ class BatchScanner:
         yield self._damage(self._end if found is None else found, code)
 
     def _find(self) -> int | None:
-        position = self._position + 1
+        position, size = self._position + 1, _WINDOW_BYTES_MIN
         while position < self._end:
-            window = self._source.read(position, min(WINDOW_BYTES, self._end - position))
-            self._credit += _SEARCH_CREDIT_PER_BYTE * len(window)
+            window = self._source.read(position, min(size, self._end - position))
             at = 0
             while True:
                 at = kernel.find_candidate(
@@ -248,23 +255,32 @@ class BatchScanner:
                 )
                 if at < 0:
                     break
-                if self._is_trusted(position + at):
+                if self._is_trusted(position + at, self._offset_min):
                     return position + at
                 at += 1
             if position + len(window) >= self._end or len(window) < HEADER_V2_SIZE:
                 return None
             position += len(window) - HEADER_V2_SIZE + 1
+            size = min(2 * size, WINDOW_BYTES)
         return None
 
-    def _is_trusted(self, position: int) -> bool:
+    def _is_trusted(self, position: int, offset_min: int) -> bool:
         """Whether a batch with possible fields and the right CRC begins at `position`."""
         head = self._source.read(position, min(HEADER_V2_SIZE, self._end - position))
         left = self._end - position
-        if kernel.find_candidate(head, 0, min(len(head), HEADER_V2_SIZE), left, self._offset_min, self._offset_max) != 0:
+        if kernel.find_candidate(head, 0, min(len(head), HEADER_V2_SIZE), left, offset_min, self._offset_max) != 0:
             return False
         header = kernel.parse_header(head, 0, position)
-        self._credit -= header.size
-        return self._credit > 0 and self._crc_matches(header)
+        if not self._can_spend(header.size, position):
+            return False
+        if self._crc_matches(header):
+            return True
+        self._spent += header.size
+        return False
+
+    def _can_spend(self, size: int, position: int) -> bool:
+        """Whether the CRC of `size` more bytes may be computed in vain, once the scan has come to `position`."""
+        return self._spent + size <= _SEARCH_CREDIT + _SEARCH_CREDIT_PER_BYTE * (position - self._start)
 
     def _crc_matches(self, header: BatchHeader) -> bool:
         position = header.position + (CRC_V2_START if header.magic == 2 else CRC_LEGACY_START)
@@ -283,7 +299,9 @@ class BatchScanner:
         head = self._source.read(self._position, min(HEADER_V2_SIZE, self._end - self._position))
         if len(head) < HEADER_SIZE_UP_TO_MAGIC or head[MAGIC_POSITION] > 2:
             return None
-        if int.from_bytes(head[8:12], "big", signed=True) < (HEADER_V2_SIZE - LOG_OVERHEAD if head[16] == 2 else SIZE_MIN_V0):
+        if int.from_bytes(head[8:12], "big", signed=True) < (
+            HEADER_V2_SIZE - LOG_OVERHEAD if head[16] == 2 else SIZE_MIN_V0
+        ):
             return None
         header = kernel.parse_header(head.ljust(HEADER_V2_SIZE, b"\0"), 0, self._position)
         if header.size > self._end - self._position:
@@ -291,8 +309,11 @@ class BatchScanner:
         whole = header.size <= min(self._batch_bytes_max, INT32_MAX)
         return RecordBatch(header, self._source.read(self._position, header.size) if whole else None)
 
+    def _passed(self, last: BatchHeader) -> None:
+        self._offset_min = max(self._offset_floor, min(last.base_offset + last.last_offset_delta + 1, INT64_MAX))
+
     def _damage(self, end: int, code: DamageCode, batch: RecordBatch | None = None) -> Damage:
         damage = Damage(self._position, end - self._position, code, batch)
         self._position = end
+        self._window_bytes = _WINDOW_BYTES_MIN
         return damage
-
