@@ -99,6 +99,7 @@ $(VENV)/made:
 
 $(VENV)/installed: $(VENV)/made $(KERNEL_SOURCES)
 	$(PIP) install -q -e .
+	@$(BIN)/python -m compileall -q logstore cli  # bytecode, also where PYTHONDONTWRITEBYTECODE is set
 	@touch $@
 
 $(VENV)/test $(VENV)/bench $(VENV)/check: $(VENV)/installed

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from logstore.inspect import CheckOptions, Finding, Severity, check
+from logstore.inspect import CheckOptions, Finding, Severity, check, printable
 from logstore_cli.options import Outcome, common_options, progress, topic_matcher, total_bytes
 
 COLORS = {Severity.DAMAGE: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -55,6 +55,7 @@ def command(
             with outcome.reported(target.path):
                 for found in check(target, options):
                     counts[found.severity] += 1
+                    outcome.has_failed |= found.code == "unreadable"
                     if not (quiet and found.severity == Severity.NOTE and not as_json):
                         print(_line(found, as_json))
     outcome.has_damage = bool(counts[Severity.DAMAGE] or (fail_on == "warning" and counts[Severity.WARNING]))
@@ -74,7 +75,7 @@ def _line(found: Finding, as_json: bool) -> str:
     place += "" if found.offset is None else f" offset {found.offset}"
     word = _colored(found.severity.value, COLORS[found.severity])
     remedy = "" if found.severity == Severity.NOTE else f"\n    remedy: {found.remedy}"
-    return f"{word} {found.code}: {found.path}{place}: {found.message}{remedy}"
+    return f"{word} {found.code}: {printable(str(found.path))}{place}: {printable(found.message)}{remedy}"
 
 
 def _summary(numbers: dict[str, int], totals: dict[str, Any]) -> str:
@@ -85,4 +86,5 @@ def _summary(numbers: dict[str, int], totals: dict[str, Any]) -> str:
 def _colored(text: str, color: str) -> str:
     import os
 
-    return click.style(text, fg=color, bold=True) if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg=color, bold=True) if wanted else text

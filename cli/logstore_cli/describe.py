@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from logstore.errors import CorruptCheckpointError, CorruptIndexError, CorruptSnapshotError
-from logstore.inspect import DescribeOptions, Description, PartitionDescription, describe
+from logstore.errors import CorruptCheckpointError, CorruptIndexError, CorruptSnapshotError, LogstoreError
+from logstore.inspect import DescribeOptions, Description, PartitionDescription, describe, printable
 from logstore_cli.options import Outcome, common_options, progress, say, topic_matcher, total_bytes
 
 EPILOG = """\b
@@ -52,7 +52,10 @@ def command(
                     outcome.has_damage = True
                     say(error)
                     continue
+                for problem in found.errors:
+                    say(problem if isinstance(problem, LogstoreError) else f"{problem.filename}: {problem.strerror}")
                 outcome.has_damage |= found.damages > 0
+                outcome.has_failed |= found.unreadable_files > 0
                 print(json.dumps(found.as_json(), ensure_ascii=True) if as_json else text(found))
     return outcome.exit_code
 
@@ -61,16 +64,19 @@ def text(found: Description) -> str:
     """The description as a screen of text."""
     if found.entries is not None:
         ends = [
-            f"  {word:<8}{entry}" for word, entry in (("first", found.first_entry), ("last", found.last_entry)) if entry
+            f"  {word:<8}" + printable(" ".join(f"{key}={value}" for key, value in entry.items()))
+            for word, entry in (("first", found.first_entry), ("last", found.last_entry))
+            if entry
         ]
-        return "\n".join([f"{found.path}: {found.kind}, {found.entries} entries", *ends])
+        return "\n".join([f"{printable(str(found.path))}: {found.kind}, {found.entries} entries", *ends])
     if found.kind != "log directory":
         return _partition(found.partitions[0], found)
-    lines = [f"{found.path}: log directory, shutdown {found.shutdown}"]
+    lines = [f"{printable(str(found.path))}: log directory, shutdown {found.shutdown}"]
     lines += [f"  {key} {value}" for key, value in sorted(found.properties.items()) if key != "version"]
     for what, names in (("set aside", found.set_aside), ("not a partition", found.foreign)):
         if names:
-            lines.append(f"  {what}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''} ({len(names)})")
+            shown = printable(", ".join(names[:5]))
+            lines.append(f"  {what}: {shown}{' …' if len(names) > 5 else ''} ({len(names)})")
     lines += ["", *_table(found.partitions)]
     return "\n".join(lines)
 
@@ -90,7 +96,7 @@ def _table(partitions: list[PartitionDescription]) -> list[str]:
 
 def _row(one: PartitionDescription) -> tuple[str, ...]:
     return (
-        f"{one.topic}-{one.partition}",
+        printable(f"{one.topic}-{one.partition}"),
         str(one.segments),
         f"{one.log_start_offset}..{one.log_end_offset}",
         str(one.records),
@@ -106,6 +112,8 @@ def _remarks(one: PartitionDescription) -> str:
     remarks = []
     if one.damages:
         remarks.append(f"{one.damages} DAMAGED")
+    if one.unreadable_files:
+        remarks.append(f"{one.unreadable_files} UNREADABLE")
     if one.dirty_ratio is not None:
         remarks.append(f"dirty {one.dirty_ratio:.0%}")
     if one.transactions_open:
@@ -114,9 +122,10 @@ def _remarks(one: PartitionDescription) -> str:
 
 
 def _partition(one: PartitionDescription, found: Description) -> str:
-    name = "" if one.topic is None else f" {one.topic}-{one.partition}"
+    name = "" if one.topic is None else " " + printable(f"{one.topic}-{one.partition}")
     control = f" and {one.control_records} control records" if one.control_records else ""
     rows: list[tuple[str, str]] = [
+        *sorted(found.properties.items()),
         ("shutdown", found.shutdown),
         ("segments", f"{one.segments}, {size(one.log_bytes)} of log, {size(one.index_bytes)} of indexes"),
         ("offsets", f"{one.log_start_offset} to {one.log_end_offset} (next)"),
@@ -136,8 +145,9 @@ def _partition(one: PartitionDescription, found: Description) -> str:
     if one.leader_epochs:
         shown = ", ".join(f"{epoch} from {start}" for epoch, start in one.leader_epochs[-4:])
         rows.append(("leader epochs", shown if len(one.leader_epochs) <= 4 else f"… {shown}"))
-    if one.high_watermark is not None:
-        rows.append(("checkpoints", f"high watermark {one.high_watermark}, recovery point {one.recovery_point}"))
+    checkpoints = [("high watermark", one.high_watermark), ("recovery point", one.recovery_point)]
+    if shown := ", ".join(f"{what} {offset}" for what, offset in checkpoints if offset is not None):
+        rows.append(("checkpoints", shown))
     if one.dirty_ratio is not None and one.clean_bytes is not None and one.dirty_bytes is not None:
         parts = f"{size(one.clean_bytes)} clean, {size(one.dirty_bytes)} dirty"
         rows.append(("compaction", f"cleaned up to {one.cleaner_offset}, {parts}, ratio {one.dirty_ratio:.2f}"))
@@ -145,7 +155,9 @@ def _partition(one: PartitionDescription, found: Description) -> str:
         rows.append(("leftovers", f"{one.leftovers} files"))
     if one.damages or one.unread_batches:
         rows.append(("DAMAGE", f"{one.damages} places, {one.unread_batches} unreadable batches; see `logstore check`"))
-    return "\n".join([f"{one.path}: {found.kind}{name}", *(f"  {label:<14}{value}" for label, value in rows)])
+    if one.unreadable_files:
+        rows.append(("UNREADABLE", f"{one.unreadable_files} files; the operating system would not let them be read"))
+    return "\n".join([f"{printable(str(one.path))}: {found.kind}{name}", *(f"  {label:<14}{value}" for label, value in rows)])
 
 
 def _names(counts: Counter[str]) -> str:

@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-import collections
-import dataclasses
+import contextlib
+import io
+import os
 import re
+import stat
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from logstore.errors import LogstoreError, UnsupportedFormatError
-from logstore.inspect import (
-    DumpOptions,
-    Format,
-    Isolation,
-    LogDirectoryFiles,
-    PartitionFiles,
-    Problem,
-    RecordFilter,
-    Renderer,
-    Selection,
-    SingleFile,
-    Target,
-    file_rows,
-    iter_partitions,
-    read_context,
-    select_file,
-    select_partition,
-)
-from logstore.records import ByteEncoding, Record
+from logstore.inspect import DumpOptions, Format, Isolation, RecordFilter
+from logstore.records import ByteEncoding
+from logstore_cli.dumper import Dumper, Wish
 from logstore_cli.options import (
     Outcome,
     common_options,
     parse_offsets,
     parse_time,
     progress,
-    say,
     topic_matcher,
     total_bytes,
 )
@@ -111,7 +94,6 @@ def command(**given: Any) -> int:
         dumper = Dumper(wish, out, outcome)
         with progress("dump", lambda: _total(given["paths"], wish), quiet=wish.quiet) as advance:
             dumper.advance = advance
-            out.write(dumper.renderer.header() if not wish.batches_only and not wish.count_only else b"")
             for target in outcome.targets(given["paths"]):
                 with outcome.reported(target.path):
                     dumper.dump(target)
@@ -122,27 +104,6 @@ def command(**given: Any) -> int:
     return outcome.exit_code
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wish:
-    """What the options ask for."""
-
-    options: DumpOptions
-    line_format: Format
-    encoding: ByteEncoding
-    topic: Callable[[str], bool]
-    partition: int | None
-    decode: bool
-    with_batch: bool
-    batches_only: bool
-    count_only: bool
-    limit: int | None
-    tail: int | None
-    nul: bool
-    quiet: bool
-    output: Path | None
-    has_filters: bool
-
-
 def _wish(given: dict[str, Any]) -> Wish:
     if given["as_json"] and given["line_format"] not in (None, "json"):
         raise click.UsageError(f"--json and --format {given['line_format']} contradict each other")
@@ -151,14 +112,8 @@ def _wish(given: dict[str, Any]) -> Wish:
         raise click.UsageError("--null goes with --format raw")
     encoding = ENCODINGS[given["encoding"]]
     where = _filter(given, encoding)
-    if given["batches_only"] and where.looks_inside:
-        raise click.UsageError(
-            "--key, --key-regex, --value-regex, --header and --tombstones choose records, not --batches"
-        )
-    if given["batches_only"] and line_format in (Format.CSV, Format.RAW):
-        raise click.UsageError(f"--batches cannot be printed as {line_format}; use --json")
-    if given["limit"] is not None and given["tail"] is not None:
-        raise click.UsageError("--limit and --tail contradict each other")
+    if line_format == Format.RAW and (given["batches_only"] or given["with_batch"]):
+        raise click.UsageError("--format raw prints values alone, no batches; use --json")
     options = DumpOptions(
         where=where,
         isolation=Isolation(given["isolation"]) if given["isolation"] else None,
@@ -225,8 +180,21 @@ def _refuse_own_input(output: Path | None, paths: tuple[Path, ...]) -> None:
     target = output.resolve()
     for path in paths:
         source = path.resolve()
-        if target == source or source in target.parents:
+        if target == source or source in target.parents or _holds(path, output):
             raise click.UsageError(f"--output {output} lies inside {path}, which is being read")
+
+
+def _holds(path: Path, output: Path) -> bool:
+    """Whether a file that would be read is the output under another name: a hard or symbolic link."""
+    try:
+        wanted = output.stat()
+    except OSError:
+        return False
+    for file in [path] if not path.is_dir() else [*path.glob("*"), *path.glob("*/*")]:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(file.stat(), wanted) and stat.S_ISREG(wanted.st_mode):
+                return True
+    return False
 
 
 def _opened(output: Path | None) -> Any:
@@ -234,162 +202,18 @@ def _opened(output: Path | None) -> Any:
 
 
 class _Stdout:
-    """Stdout in bytes, left open."""
+    """Stdout in bytes, left open, and buffered even where Python runs unbuffered."""
+
+    def __init__(self) -> None:
+        self._buffer: io.BufferedWriter | None = None
 
     def __enter__(self) -> IO[bytes]:
-        return sys.stdout.buffer
+        stream = sys.stdout.buffer
+        if not isinstance(stream, io.RawIOBase):
+            return stream
+        self._buffer = io.BufferedWriter(stream)
+        return self._buffer
 
     def __exit__(self, *exception: object) -> None:
-        pass
-
-
-class Dumper:
-    """Writes the selections of one path after the other, up to a limit, or keeps the last ones."""
-
-    def __init__(self, wish: Wish, out: IO[bytes], outcome: Outcome) -> None:
-        self._wish = wish
-        self._out = out
-        self._outcome = outcome
-        self._left = wish.limit
-        self._count = 0
-        self._tail: collections.deque[bytes | tuple[Selection, Record]] = collections.deque(maxlen=wish.tail)
-        self._with_identity = False
-        self.advance: Callable[[int], object] = lambda _: None
-        self.renderer = Renderer(
-            wish.line_format, wish.encoding, decode=wish.decode, with_batch=wish.with_batch,
-            verified=wish.options.verify, raw_end=b"\0" if wish.nul else b"\n",
-        )  # fmt: skip
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the limit is reached."""
-        return self._left is not None and self._left <= 0
-
-    def dump(self, target: Target) -> None:
-        """Write what is wanted of a target. Raises OSError and LogstoreError."""
-        if isinstance(target, SingleFile):
-            if target.holds_batches:
-                self._take_all(select_file(target, self._wish.options))
-            else:
-                self._rows(target)
-            return
-        if isinstance(target, PartitionFiles):
-            self._note_leftovers(target)
-            self._take_all(select_partition(target, read_context(target.path.absolute().parent), self._wish.options))
-            return
-        self._directory(target)
-
-    def finish(self) -> None:
-        """Write what had to wait for the end."""
-        if self._wish.count_only:
-            count = self._count if self._wish.tail is None else min(self._count, self._wish.tail)
-            text = f'{{"count":{count}}}\n' if self._wish.line_format == Format.JSON else f"{count}\n"
-            self._out.write(text.encode())
-            return
-        for line in self._tail:
-            self._out.write(line if isinstance(line, bytes) else self.renderer.records(line[0], [line[1]])[0])
-
-    def _directory(self, directory: LogDirectoryFiles) -> None:
-        context = read_context(directory.path)
-        self._with_identity = True
-        found = False
-        for partition in iter_partitions(directory, topic=self._wish.topic, partition=self._wish.partition):
-            found = True
-            self._note_leftovers(partition)
-            with self._outcome.reported(partition.path):
-                self._take_all(select_partition(partition, context, self._wish.options))
-            if self.is_done:
-                return
-        if not self._wish.quiet:
-            if not found:
-                say(f"{directory.path}: no partition matches")
-            if directory.set_aside:
-                count = len(directory.set_aside)
-                say(f"{directory.path}: {count} directories set aside were not read; name one to read it")
-
-    def _note_leftovers(self, partition: PartitionFiles) -> None:
-        if partition.leftovers and not self._wish.quiet:
-            say(f"{partition.path}: {len(partition.leftovers)} leftover files were not read; name one to read it")
-
-    def _take_all(self, selections: Iterator[Selection | Problem]) -> None:
-        for found in selections:
-            if isinstance(found, Problem):
-                self._problem(found)
-                if not (self._wish.batches_only and found.batch is not None):
-                    continue
-                self._batch(found.batch, False)
-            elif self._wish.batches_only:
-                self._batch(found, True)
-                self.advance(found.batch.header.size)
-            else:
-                try:
-                    self._records(found)
-                except LogstoreError as error:
-                    self._problem(found.problem(error))
-                self.advance(found.batch.header.size)
-            if self.is_done:
-                return
-
-    def _problem(self, problem: Problem) -> None:
-        if problem.is_damage:
-            self._outcome.has_damage = True
-        elif self._wish.quiet:
-            return
-        self._out.flush()
-        say(problem)
-
-    def _batch(self, selection: Selection, is_valid: bool) -> None:
-        if self._wish.count_only:
-            self._counted(1)
-        else:
-            line = self.renderer.batch_line(selection, is_valid, with_identity=self._with_identity)
-            self._line(line)
-
-    def _line(self, line: bytes) -> None:
-        if self._wish.tail is not None:
-            self._tail.append(line)
-            return
-        self._out.write(line)
-        if self._left is not None:
-            self._left -= 1
-
-    def _counted(self, count: int) -> None:
-        if self._left is not None:
-            count = min(count, self._left)
-            self._left -= count
-        self._count += count
-
-    def _records(self, selection: Selection) -> None:
-        if self._wish.count_only:
-            self._counted(selection.count())
-        elif self._wish.tail is not None:
-            for piece in selection.record_pieces():
-                self._tail.extend((selection, record) for record in piece)
-        elif self._left is None:
-            for lines, _ in self.renderer.lines(selection):
-                self._out.write(lines)
-        else:
-            for piece in selection.record_pieces():
-                lines, count = self.renderer.records(selection, piece[: self._left])
-                self._out.write(lines)
-                self._left -= count
-                if self._left <= 0:
-                    return
-
-    def _rows(self, file: SingleFile) -> None:
-        if self._wish.has_filters:
-            raise UnsupportedFormatError("filters choose records, and this file holds none", path=file.path)
-        try:
-            for row in file_rows(file):
-                if self._wish.count_only:
-                    self._counted(1)
-                else:
-                    self._line(self.renderer.row(row))
-                if self.is_done:
-                    return
-        except UnsupportedFormatError:
-            raise
-        except LogstoreError as error:
-            self._outcome.has_damage = True
-            self._out.flush()
-            say(error)
+        if self._buffer is not None:
+            self._buffer.detach()

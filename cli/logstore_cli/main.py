@@ -7,6 +7,7 @@ imported when the command is called, so that help and completion are fast.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -16,6 +17,8 @@ import click
 import logstore
 
 EXIT_OK, EXIT_DAMAGE, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+_COMPLETE = "_LOGSTORE_COMPLETE"  # set by the scripts of the command `completion`
 
 # name -> (module, what it does in one line)
 COMMANDS = {
@@ -71,10 +74,17 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names need not be UTF-8, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        result = cli.main(arguments, prog_name="logstore", standalone_mode=False)
+        result = _invoke(arguments)
         sys.stdout.flush()
         return int(result or 0)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except click.UsageError as error:
         error.show()
         return EXIT_USAGE
@@ -85,9 +95,24 @@ def run(arguments: list[str] | None = None) -> int:
         print("logstore: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has seen enough; keep the interpreter from flushing into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return _close_quietly()
     except OSError as error:
         print(f"logstore: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _invoke(arguments: list[str] | None) -> Any:
+    """Parse and call, or complete for a shell. Not `cli.main`: it ends the process with 1 when a pipe is closed."""
+    instruction = os.environ.get(_COMPLETE)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "logstore", _COMPLETE, instruction)
+    with cli.make_context("logstore", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        return cli.invoke(context)
+
+
+def _close_quietly() -> int:
+    """Whoever read the output has seen enough; keep the interpreter from flushing into the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK

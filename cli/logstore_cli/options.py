@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from logstore.errors import LogstoreError
 from logstore.inspect import LogDirectoryFiles, PartitionFiles, Target, iter_partitions, resolve
@@ -67,6 +68,18 @@ def parse_offsets(value: str) -> tuple[int | None, int | None]:
     return first, last
 
 
+def parse_path(value: str | Path) -> Path:
+    """A path; whether it can be read is for the command to say. Raises click.ClickException for an empty one."""
+    if not str(value):
+        raise click.ClickException("an empty PATH names nothing")
+    return Path(value)
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a path."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every reading command has."""
     for option in (
@@ -77,7 +90,8 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--topic", "topics", multiple=True, metavar="PATTERN",
                      help="In a log directory: topics whose name matches (globs; may be repeated)."),
         click.option("--json", "as_json", is_flag=True, help="JSON instead of text."),
-        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."),
+        click.argument("paths", nargs=-1, required=True, type=parse_path, shell_complete=complete_path,
+                       metavar="PATH..."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from logstore import names
-from logstore.errors import LogstoreError
-from logstore.inspect.check_batches import LogWalk, check_batch
-from logstore.inspect.check_indexes import OffsetIndexCheck, TimeIndexCheck, check_transaction_index
+from logstore.errors import LogstoreError, UnsupportedFormatError
+from logstore.inspect.check_batches import LogWalk
+from logstore.inspect.check_segments import CheckOptions, check_segment, from_error
 from logstore.inspect.files import file_rows
 from logstore.inspect.findings import Finding, Severity, finding
 from logstore.inspect.layout import (
@@ -24,17 +24,15 @@ from logstore.inspect.layout import (
     SegmentFiles,
     SingleFile,
     Target,
+    context_around,
     iter_partitions,
     parse_file,
     partition_files,
     read_context,
-    read_small,
     single_file,
 )
-from logstore.inspect.tails import explain_tail
-from logstore.log import EpochEntry, RecordFile, parse_leader_epoch_checkpoint
+from logstore.log import EpochEntry, parse_leader_epoch_checkpoint
 from logstore.names import DirectoryKind, FileKind
-from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch
 
 _COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
 _FLAT_KINDS = (
@@ -43,36 +41,24 @@ _FLAT_KINDS = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(slots=True)
-class CheckTotals:
-    """What was looked at."""
-
-    partitions: int = 0
-    segments: int = 0
-    batches: int = 0
-    records: int = 0
-    bytes: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CheckOptions:
-    """`batch_bytes_max` caps one batch in bytes; `topic` and `partition` choose inside a log directory; `progress` is
-    told the bytes done."""
-
-    batch_bytes_max: int = BATCH_BYTES_MAX
-    topic: Callable[[str], bool] = lambda _: True
-    partition: int | None = None
-    progress: Callable[[int], object] = lambda _: None
-    totals: CheckTotals = dataclasses.field(default_factory=CheckTotals)
+_INDEX_FIELDS = {
+    FileKind.OFFSET_INDEX: "offset_index",
+    FileKind.TIME_INDEX: "time_index",
+    FileKind.TRANSACTION_INDEX: "transaction_index",
+}
 
 
 def check(target: Target, options: CheckOptions) -> Iterator[Finding]:
-    """Check a file, a partition directory or a log directory (as `layout.resolve` gives it). Raises OSError only for
-    the target itself."""
+    """Check a file, a partition directory or a log directory (as `layout.resolve` gives it).
+
+    Raises UnsupportedFormatError for a file whose name says nothing, OSError only for the target itself.
+    """
     if isinstance(target, SingleFile):
+        if target.kind in (FileKind.OTHER, FileKind.TEMPORARY):
+            raise UnsupportedFormatError("nothing is known of a file of this name", path=target.path)
         yield from _check_file(target, options)
     elif isinstance(target, PartitionFiles):
-        context = read_context(target.path.absolute().parent)
+        context = context_around(target.path)
         if context is not None and not context.is_clean and target.topic_partition is not None:
             yield finding("unclean-shutdown", context.path, "no clean-shutdown mark in the log directory")
         yield from check_partition(target, context, options)
@@ -84,8 +70,8 @@ def check_log_directory(directory: LogDirectoryFiles, options: CheckOptions) -> 
     """Check a log directory and all of its partitions."""
     context = read_context(directory.path)
     if context is not None:
-        for error in context.errors:
-            yield _from_error("checkpoint", Path(error.path or directory.path), error)
+        for path, error in context.errors:
+            yield from_error("checkpoint", path, error)
         if not context.is_clean:
             yield finding("unclean-shutdown", directory.path, "no clean-shutdown mark")
         here = {topic_partition for topic_partition, _ in directory.partitions}
@@ -108,6 +94,9 @@ def check_partition(
     partition: PartitionFiles, context: LogDirectoryContext | None, options: CheckOptions
 ) -> Iterator[Finding]:
     """Check a partition directory; `context` is what its log directory says, if it has one."""
+    if partition.error is not None:
+        yield from_error("unreadable", partition.path, partition.error)
+        return
     options.totals.partitions += 1
     if partition.name is not None and partition.name.kind != DirectoryKind.NORMAL:
         context = None  # checkpoints do not speak of directories that are set aside
@@ -122,6 +111,7 @@ def check_partition(
             walk.next_offset = segment.base_offset
         is_last = number == len(partition.segments) - 1
         yield from check_segment(segment, is_last, _may_be_padded(partition, is_last, context), walk, context, options)
+        yield from _missing_indexes(segment)
     yield from _check_gaps(partition, gaps, walk)
     yield from _check_end(partition, context, walk)
     yield from _check_small_files(partition, options)
@@ -135,95 +125,20 @@ def check_partition(
     options.totals.records += walk.records
 
 
-def check_segment(
-    segment: SegmentFiles,
-    is_last: bool,
-    may_be_padded: bool,
-    walk: LogWalk,
-    context: LogDirectoryContext | None,
-    options: CheckOptions,
-) -> Iterator[Finding]:
-    """Check one segment: its batches, and its indexes against them."""
-    options.totals.segments += 1
-    try:
-        records = RecordFile(segment.log)
-    except FileNotFoundError:
-        yield finding("vanished", segment.log, "was deleted while the directory was read")
-        return
-    except OSError as error:
-        yield finding("unreadable", segment.log, str(error.strerror))
-        return
-    checks: list[OffsetIndexCheck | TimeIndexCheck] = []
-    for path, kind in ((segment.offset_index, OffsetIndexCheck), (segment.time_index, TimeIndexCheck)):
-        data, problem = _read(path)
-        yield from problem
-        if path is not None and data is not None:
-            checks.append(kind(path, data, segment.base_offset, may_be_padded))
-            yield from checks[-1].begin()
-    has_damage = False
-    markers_before = {pid: len(ranges) for pid, ranges in walk.transactions.aborted.items()}
-    with records:
-        options.totals.bytes += records.size
-        done = 0
-        for found in records.batches(batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset):
-            if isinstance(found, RecordBatch):
-                yield from check_batch(found, segment.log, segment.base_offset, walk)
-                for check in checks:
-                    yield from check.add(found)
-                position = found.header.position + found.header.size
-            else:
-                has_damage = True
-                position = found.position + found.size
-                yield _damage(found, segment.log, is_last, context, walk)
-                _step_over(found, walk)
-            options.progress(position - done)
-            done = position
-        is_empty = records.size == 0
-    for check in checks:
-        yield from check.finish(has_damage)
-    yield from _check_aborts(segment, walk, markers_before)
-    if not is_empty and not is_last and (segment.offset_index is None or segment.time_index is None):
-        which = "offset index" if segment.offset_index is None else "time index"
-        yield finding("index-missing", segment.log, f"the segment has no {which}")
-
-
 # ---------------------------------------------------------------- parts of a partition
 
-
-def _damage(found: Damage, path: Path, is_last: bool, context: LogDirectoryContext | None, walk: LogWalk) -> Finding:
-    tail = explain_tail(found, is_last, context)
-    message = f"{found.reason} ({found.size} bytes)" + (f"; {tail.message}" if tail else "")
-    severity = None if tail is None else Severity.WARNING if tail.is_warning else Severity.NOTE
-    code = "preallocated" if severity == Severity.NOTE and found.code.value == "zero-tail" else found.code.value
-    offset = walk.next_offset if found.batch is None else found.batch.header.base_offset
-    return finding(code, path, message, position=found.position, offset=offset, severity=severity)
-
-
-def _step_over(found: Damage, walk: LogWalk) -> None:
-    """Expect what follows a damaged batch, if its frame is whole; otherwise anything later."""
-    if found.batch is not None and walk.next_offset is not None and found.batch.next_offset > walk.next_offset:
-        walk.next_offset = found.batch.next_offset
-    walk.is_compacted = True  # a gap behind damage says nothing
-
-
-def _check_aborts(segment: SegmentFiles, walk: LogWalk, before: dict[int, int]) -> Iterator[Finding]:
-    aborted = {
-        marker: (producer_id, first)
-        for producer_id, ranges in walk.transactions.aborted.items()
-        for first, marker in ranges[before.get(producer_id, 0) :]
-    }
-    data, problem = _read(segment.transaction_index)
-    yield from problem
-    if aborted or data:
-        end = segment.base_offset if walk.next_offset is None else walk.next_offset
-        yield from check_transaction_index(
-            segment.transaction_index, segment.log, data or b"", segment.base_offset, end, aborted
-        )
+def _missing_indexes(segment: SegmentFiles) -> Iterator[Finding]:
+    """Kafka makes both indexes with the first append to a segment."""
+    missing = [
+        what for what, path in (("offset", segment.offset_index), ("time", segment.time_index)) if path is None
+    ]
+    if missing and segment.log.is_file() and segment.log.stat().st_size:
+        yield finding("index-missing", segment.log, f"the segment has no {' and no '.join(missing)} index")
 
 
 def _check_gaps(partition: PartitionFiles, gaps: list[tuple[int, int, Path]], walk: LogWalk) -> Iterator[Finding]:
-    if walk.is_compacted or walk.gaps or len(gaps) > 1:
-        return  # offsets are missing in many places: the mark of compaction
+    if walk.is_compacted or walk.gaps or not walk.is_complete:
+        return  # offsets are missing inside segments too: the mark of compaction
     for start, end, path in gaps:
         lost = [offset for offset, _ in partition.snapshots if start <= offset < end]
         message = f"offsets {start} to {end - 1} are missing before this segment"
@@ -235,7 +150,7 @@ def _check_gaps(partition: PartitionFiles, gaps: list[tuple[int, int, Path]], wa
 
 def _check_end(partition: PartitionFiles, context: LogDirectoryContext | None, walk: LogWalk) -> Iterator[Finding]:
     """Hold what is known of the log's end against the end that was found."""
-    if not partition.segments:
+    if not partition.segments or not walk.is_complete:
         return
     active = partition.segments[-1]
     end = max(active.base_offset, walk.next_offset or 0)
@@ -281,7 +196,7 @@ def _read_epochs(partition: PartitionFiles) -> tuple[tuple[EpochEntry, ...], lis
     try:
         entries = parse_file(path, parse_leader_epoch_checkpoint)
     except (LogstoreError, OSError) as error:
-        return (), [_from_error("checkpoint", path, error)]
+        return (), [from_error("checkpoint", path, error)]
     pairs = itertools.pairwise(entries)
     if any(one.epoch >= other.epoch or one.start_offset >= other.start_offset for one, other in pairs):
         return (), [finding("checkpoint", path, "leader epochs or their start offsets do not ascend")]
@@ -308,71 +223,60 @@ def _may_be_padded(partition: PartitionFiles, is_last: bool, context: LogDirecto
 def _check_file(file: SingleFile, options: CheckOptions) -> Iterator[Finding]:
     if file.holds_batches:
         yield from _check_batch_file(file, options)
-    elif file.kind in (FileKind.OFFSET_INDEX, FileKind.TIME_INDEX, FileKind.TRANSACTION_INDEX):
+    elif file.kind in _INDEX_FIELDS:
         yield from _check_index_file(file, options)
     elif file.kind in _FLAT_KINDS:
         code = "snapshot" if file.kind == FileKind.PRODUCER_SNAPSHOT else "checkpoint"
         try:
             for _ in file_rows(file):
                 pass
-        except FileNotFoundError:
-            yield finding("vanished", file.path, "was deleted while the directory was read")
         except (LogstoreError, OSError) as error:
-            yield _from_error(code, file.path, error)
+            yield from_error(code, file.path, error)
 
 
 def _check_batch_file(file: SingleFile, options: CheckOptions) -> Iterator[Finding]:
-    base_offset = file.base_offset if file.kind == FileKind.LOG and file.base_offset is not None else 0
-    in_use = names.classify_file(file.path.name).temporary_suffix is None
-    segment, is_last, context = SegmentFiles(base_offset, file.path), True, None
-    epochs: tuple[EpochEntry, ...] = ()
-    if file.kind == FileKind.LOG and in_use:
-        siblings = partition_files(file.path.absolute().parent)
-        segment = next((s for s in siblings.segments if s.log.name == file.path.name), segment)
-        is_last = not siblings.segments or siblings.segments[-1].base_offset <= base_offset
-        epochs, _ = _read_epochs(siblings)
-        if file.partition is not None and (siblings.name is None or siblings.name.kind == DirectoryKind.NORMAL):
-            context = read_context(siblings.path.parent)
-    walk = LogWalk(False, epochs, options.batch_bytes_max)
-    padded = is_last and not (context is not None and context.is_clean)
-    yield from check_segment(segment, is_last, padded, walk, context, options)
-    options.totals.batches += walk.batches
-    options.totals.records += walk.records
+    segment, siblings = SegmentFiles(file.first_offset, file.path), None
+    if file.is_segment:
+        siblings = partition_files(file.directory)
+        known = (one for one in siblings.segments if one.base_offset == segment.base_offset)
+        segment = dataclasses.replace(next(known, segment), log=file.path)
+    yield from _check_in_place(segment, siblings, options)
 
 
 def _check_index_file(file: SingleFile, options: CheckOptions) -> Iterator[Finding]:
-    log = file.path.with_suffix(".log")
+    stem, _, rest = file.path.name.partition(".")
+    _, dot, suffix = rest.partition(".")  # of files set aside: `.deleted`, `.cleaned`, `.swap`
+    log = file.path.with_name(f"{stem}.log{dot}{suffix}")
     if not log.exists():
         yield finding("index-orphan", file.path, "no log file of this offset")
         try:
             for _ in file_rows(file):
                 pass
         except (LogstoreError, OSError) as error:
-            yield _from_error("index-size", file.path, error)
+            yield from_error("index-size", file.path, error)
         return
+    segment = SegmentFiles(file.base_offset or 0, log, **{_INDEX_FIELDS[file.kind]: file.path})
+    siblings = partition_files(file.directory) if file.is_in_use else None
     quiet = dataclasses.replace(options, progress=lambda _: None)
-    for one in _check_batch_file(single_file(log), quiet):
-        if one.path.name == file.path.name:
+    for one in _check_in_place(segment, siblings, quiet):
+        if one.path == file.path:
             yield one
 
 
-def _read(path: Path | None) -> tuple[bytes | None, list[Finding]]:
-    if path is None:
-        return None, []
-    try:
-        return read_small(path), []
-    except FileNotFoundError:
-        return None, [finding("vanished", path, "was deleted while the directory was read")]
-    except LogstoreError as error:
-        return None, [_from_error("index-size", path, error)]
-    except OSError as error:
-        return None, [_from_error("unreadable", path, error)]
-
-
-def _from_error(code: str, path: Path, error: LogstoreError | OSError) -> Finding:
-    if isinstance(error, OSError):
-        return finding("unreadable", path, str(error.strerror))
-    return finding(code, path, error.reason, position=error.position, offset=error.offset)
+def _check_in_place(segment: SegmentFiles, siblings: PartitionFiles | None, options: CheckOptions) -> Iterator[Finding]:
+    """Check a segment by what its neighbours tell; one that is set aside has none."""
+    is_last, context = True, None
+    epochs: tuple[EpochEntry, ...] = ()
+    if siblings is not None:
+        is_last = not siblings.segments or siblings.segments[-1].base_offset <= segment.base_offset
+        epochs, _ = _read_epochs(siblings)
+        if siblings.name is not None and siblings.name.kind == DirectoryKind.NORMAL:
+            context = context_around(siblings.path)
+    walk = LogWalk(False, epochs, options.batch_bytes_max)
+    padded = siblings is None or _may_be_padded(siblings, is_last, context)
+    yield from check_segment(segment, is_last, padded, walk, context, options)
+    options.totals.batches += walk.batches
+    options.totals.records += walk.records
 
 
 def _count(code: str, path: Path, paths: tuple[Path, ...] | list[Path]) -> Iterator[Finding]:

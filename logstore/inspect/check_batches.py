@@ -39,12 +39,19 @@ class LogWalk:
     epochs: tuple[EpochEntry, ...]
     batch_bytes_max: int
     transactions: TransactionTracker = dataclasses.field(default_factory=TransactionTracker)
+    first_offset: int | None = None
     next_offset: int | None = None
     leader_epoch: int = -1
     gaps: int = 0
+    is_complete: bool = True  # False once a segment could not be read: then the end of the log is not known
     batches: int = 0
     records: int = 0
     size: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every offset from 0 on has been seen."""
+        return self.first_offset == 0 and self.gaps == 0 and self.is_complete and not self.is_compacted
 
 
 def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk) -> Iterator[Finding]:
@@ -72,6 +79,8 @@ def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk)
         yield found(code, path, batch, error.reason)
     yield from _check_offsets(batch, first_offset, path, base_offset, walk)
     yield from _check_control(batch, path, walk)
+    if walk.first_offset is None:
+        walk.first_offset = first_offset
     walk.batches += 1
     walk.size += header.size
     walk.next_offset = max(walk.next_offset or 0, batch.next_offset)
@@ -101,15 +110,17 @@ def _check_offsets(
 def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
     """Leader epochs never go back, and the checkpoint knows where each began (LOG_SEMANTICS §10)."""
     epoch, offset = batch.header.leader_epoch, batch.header.base_offset
-    if batch.header.magic < 2 or epoch < 0:
-        if walk.leader_epoch >= 0 and batch.header.magic == 2:
-            message = f"no leader epoch behind batches of epoch {walk.leader_epoch}"
-            yield found("leader-epoch", path, batch, message)
+    if batch.header.magic < 2:
         return
     number = bisect.bisect_right(walk.epochs, offset, key=lambda entry: entry.start_offset)
     known = walk.epochs[number - 1].epoch if number else None
     message = ""
-    if epoch < walk.leader_epoch:
+    if epoch < -1:
+        message = f"leader epoch {epoch} is impossible"
+    elif epoch < 0:
+        if walk.leader_epoch >= 0 or known is not None:
+            message = f"no leader epoch where {walk.leader_epoch if known is None else known} is expected"
+    elif epoch < walk.leader_epoch:
         message = f"leader epoch {epoch} behind batches of epoch {walk.leader_epoch}"
     elif known is not None and known != epoch:
         message = f"leader epoch {epoch} where the checkpoint says {known}"
@@ -118,7 +129,7 @@ def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Find
     if message:
         yield found("leader-epoch", path, batch, message)
     else:
-        walk.leader_epoch = epoch
+        walk.leader_epoch = max(epoch, walk.leader_epoch)
 
 
 def _check_body(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:

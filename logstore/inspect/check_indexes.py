@@ -113,6 +113,8 @@ class TimeIndexCheck:
         self._entry: TimeIndexEntry | None = None
         self._number, self._entry = next(self._entries, (0, None))
         self._largest = -1
+        self._reached = range(0)  # offsets of the first batch with the largest timestamp
+        self._last: TimeIndexEntry | None = None
         self._is_timed = True  # format v0 has no timestamps, and its index entries the broker's clock
         self._next_offset = base_offset
 
@@ -124,7 +126,9 @@ class TimeIndexCheck:
         """Take the next batch."""
         while (entry := self._entry) is not None and entry.offset < batch.header.base_offset:
             yield from self._judge(entry)
-        self._largest = max(self._largest, batch.header.max_timestamp)
+        if batch.header.max_timestamp > self._largest:
+            self._largest = batch.header.max_timestamp
+            self._reached = range(self._next_offset, batch.next_offset)
         self._is_timed = self._is_timed and batch.header.magic > 0
         self._next_offset = batch.next_offset
 
@@ -137,6 +141,10 @@ class TimeIndexCheck:
             if not has_damage:
                 yield self._mismatch(entry, f"offset {entry.offset} is beyond the last batch of the log")
             yield from self._advance()
+        last = -1 if self._last is None else self._last.timestamp
+        if not self._may_be_padded and not has_damage and self._is_timed and last < self._largest:
+            message = f"the last entry has timestamp {last}, and the segment is closed with {self._largest}"
+            yield finding("time-index-mismatch", self._path, message, offset=self._reached[-1])
 
     def _judge(self, entry: TimeIndexEntry) -> Iterator[Finding]:
         if entry.offset < self._base_offset:
@@ -147,10 +155,14 @@ class TimeIndexCheck:
             )
         elif entry.timestamp > self._largest and self._is_timed:
             yield self._mismatch(entry, f"no record up to offset {entry.offset} has timestamp {entry.timestamp}")
+        elif entry.offset not in self._reached and self._is_timed:
+            # Kafka 4 names the last offset of that batch, Kafka 2 that of the record itself.
+            message = f"timestamp {entry.timestamp} is first reached by offset {self._reached[-1]}, not {entry.offset}"
+            yield self._mismatch(entry, message)
         yield from self._advance()
 
     def _advance(self) -> Iterator[Finding]:
-        one = self._entry
+        self._last = one = self._entry
         self._number, self._entry = next(self._entries, (0, None))
         other = self._entry
         if one and other and (other.timestamp <= one.timestamp or other.offset < one.offset):
@@ -167,12 +179,19 @@ class TimeIndexCheck:
 
 
 def check_transaction_index(
-    path: Path | None, log: Path, data: bytes, base_offset: int, end_offset: int, aborted: dict[int, tuple[int, int]]
+    path: Path | None,
+    log: Path,
+    data: bytes,
+    base_offset: int,
+    end_offset: int,
+    aborts: list[AbortedTransaction],
+    *,
+    is_whole: bool,
 ) -> Iterator[Finding]:
     """Hold a transaction index against the aborted transactions found in its segment.
 
-    `aborted` maps the offset of each ABORT marker in the segment to producer id and first offset; only transactions
-    whose records are still there count.
+    `aborts` is what the batches say, as far as they are still there: records of a transaction may have been compacted
+    away or deleted, so an entry may begin earlier, and be held back longer, than they show, unless the log `is_whole`.
     """
     index = TransactionIndex(data, base_offset)
     entries: dict[int, AbortedTransaction] = {}
@@ -184,28 +203,41 @@ def check_transaction_index(
         try:
             for number, entry in enumerate(index):
                 entries[entry.last_offset] = entry
-                if not base_offset <= entry.last_offset < end_offset or entry.last_offset <= previous:
-                    message = (
-                        f"entry {number}: marker offset {entry.last_offset} is not in the segment, or does not ascend"
+                flaw = _entry_flaw(entry, base_offset, end_offset, previous)
+                previous = max(previous, entry.last_offset)
+                if flaw is not None:
+                    place = number * _TRANSACTION_ENTRY_SIZE
+                    yield finding(
+                        "txn-index-entry", path, f"entry {number}: {flaw}", position=place, offset=entry.last_offset
                     )
-                elif entry.first_offset > entry.last_offset or entry.producer_id < 0:
-                    message = (
-                        f"entry {number}: the transaction {entry.first_offset} to {entry.last_offset} is impossible"
-                    )
-                else:
-                    previous = entry.last_offset
-                    continue
-                place = number * _TRANSACTION_ENTRY_SIZE
-                yield finding("txn-index-entry", path, message, position=place, offset=entry.last_offset)
         except CorruptIndexError as error:
             yield finding("txn-index-entry", path, error.reason, position=error.position)
-    for marker, (producer_id, first) in aborted.items():
-        known = entries.get(marker)
+    for abort in aborts:
+        known = entries.get(abort.last_offset)
         if known is None:
-            message = f"the abort of producer {producer_id} at offset {marker} is not in the transaction index"
-            yield finding("txn-index-missing", path or log, message, offset=marker)
-        elif known.producer_id != producer_id or known.first_offset > first:
             message = (
-                f"the entry of the abort at offset {marker} hides other records than those of producer {producer_id}"
+                f"the abort of producer {abort.producer_id} at offset {abort.last_offset}"
+                " is not in the transaction index"
             )
-            yield finding("txn-index-entry", path or log, message, offset=marker)
+            yield finding("txn-index-missing", path or log, message, offset=abort.last_offset)
+        elif known.producer_id != abort.producer_id or known.first_offset > abort.first_offset:
+            message = f"the entry of the abort at offset {abort.last_offset} does not hide all of its records"
+            yield finding("txn-index-entry", path or log, message, offset=abort.last_offset)
+        elif known.last_stable_offset > abort.last_stable_offset or (is_whole and known != abort):
+            message = (
+                f"the entry of the abort at offset {abort.last_offset} says {known.first_offset} and"
+                f" {known.last_stable_offset} for first and last stable offset, the batches {abort.first_offset} and"
+                f" {abort.last_stable_offset}"
+            )
+            yield finding("txn-index-entry", path or log, message, offset=abort.last_offset)
+
+
+def _entry_flaw(entry: AbortedTransaction, base_offset: int, end_offset: int, previous: int) -> str | None:
+    """What is impossible about an entry by itself."""
+    if not base_offset <= entry.last_offset < end_offset or entry.last_offset <= previous:
+        return f"marker offset {entry.last_offset} is not in the segment, or does not ascend"
+    if not 0 <= entry.first_offset <= entry.last_offset or entry.producer_id < 0:
+        return f"the transaction {entry.first_offset} to {entry.last_offset} is impossible"
+    if not 0 <= entry.last_stable_offset <= entry.last_offset + 1:
+        return f"the last stable offset {entry.last_stable_offset} is impossible"
+    return None

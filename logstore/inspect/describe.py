@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from logstore import names
-from logstore.errors import LogstoreError
+from logstore.errors import InvalidNameError, LogstoreError
 from logstore.inspect.files import file_rows
 from logstore.inspect.layout import (
     LogDirectoryContext,
@@ -21,6 +21,7 @@ from logstore.inspect.layout import (
     SegmentFiles,
     SingleFile,
     Target,
+    context_around,
     iter_partitions,
     parse_file,
     read_context,
@@ -28,7 +29,7 @@ from logstore.inspect.layout import (
 from logstore.inspect.tails import explain_tail
 from logstore.inspect.transactions import TransactionTracker
 from logstore.log import RecordFile, parse_leader_epoch_checkpoint, parse_properties
-from logstore.names import TopicPartition
+from logstore.names import FileKind, TopicPartition
 from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch, TimestampType
 
 
@@ -71,6 +72,7 @@ class PartitionDescription:
     leftovers: int = 0
     damages: int = 0
     unread_batches: int = 0
+    unreadable_files: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain values."""
@@ -93,26 +95,36 @@ class Description:
     first_entry: dict[str, Any] | None = None
     last_entry: dict[str, Any] | None = None
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
+    errors: list[LogstoreError | OSError] = dataclasses.field(default_factory=list)
 
     @property
     def damages(self) -> int:
-        """How many damaged places were met."""
-        return sum(partition.damages for partition in self.partitions)
+        """How many damaged places were met, those in files of the log directory itself (`errors`) included."""
+        own = sum(isinstance(error, LogstoreError) for error in self.errors)
+        return own + sum(partition.damages for partition in self.partitions)
+
+    @property
+    def unreadable_files(self) -> int:
+        """How many files the operating system would not let be read."""
+        own = sum(isinstance(error, OSError) for error in self.errors)
+        return own + sum(partition.unreadable_files for partition in self.partitions)
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain values."""
         partitions = [partition.as_json() for partition in self.partitions]
         totals = {
             name: sum(partition[name] for partition in partitions)
-            for name in ("segments", "records", "control_records", "batches", "log_bytes", "index_bytes", "damages")
-        }
+            for name in ("segments", "records", "control_records", "batches", "log_bytes", "index_bytes")
+        } | {"damages": self.damages, "unreadable_files": self.unreadable_files}
         result: dict[str, Any] = {
             "path": str(self.path), "kind": self.kind, "shutdown": self.shutdown,
             "topics": len({partition["topic"] for partition in partitions}), "partition_count": len(partitions),
             "totals": totals, "partitions": partitions,
         }  # fmt: skip
         if self.kind == "log directory":
-            result |= {"set_aside": self.set_aside, "foreign": self.foreign, "properties": self.properties}
+            result |= {"set_aside": self.set_aside, "foreign": self.foreign}
+        if self.kind == "log directory" or self.properties:
+            result |= {"properties": self.properties}
         if self.entries is not None:
             result |= {"entries": self.entries, "first_entry": self.first_entry, "last_entry": self.last_entry}
         return result
@@ -134,7 +146,7 @@ def describe(target: Target, options: DescribeOptions) -> Description:
     if isinstance(target, LogDirectoryFiles):
         return _describe_directory(target, options)
     if isinstance(target, PartitionFiles):
-        context = read_context(target.path.absolute().parent)
+        context = context_around(target.path)
         return Description(
             target.path, "partition", _shutdown(context), [_describe_partition(target, context, options)]
         )
@@ -161,15 +173,16 @@ def _describe_directory(directory: LogDirectoryFiles, options: DescribeOptions) 
         for partition in iter_partitions(directory, topic=options.topic, partition=options.partition)
     ]
     properties: dict[str, str] = {}
+    errors = [] if context is None else [error for _, error in context.errors]
     if names.META_PROPERTIES in directory.named:
         try:
             properties = parse_file(directory.named[names.META_PROPERTIES], parse_properties)
-        except LogstoreError:
-            properties = {}
+        except (LogstoreError, OSError) as error:
+            errors.append(error)
     return Description(
         directory.path, "log directory", _shutdown(context), partitions,
         [path.name for _, path in directory.set_aside], [path.name for path, _ in directory.foreign],
-        properties=properties,
+        properties=properties, errors=errors,
     )  # fmt: skip
 
 
@@ -178,15 +191,26 @@ def _shutdown(context: LogDirectoryContext | None) -> str:
 
 
 def _describe_file(file: SingleFile, options: DescribeOptions) -> Description:
-    directory = file.path.absolute().parent
-    context = read_context(directory.parent) if file.partition is not None else None
-    segment = SegmentFiles(file.base_offset or 0, file.path)
-    alone = PartitionFiles(directory, None, (segment,), (), (), (), (), {}, ())
+    context = context_around(file.directory) if file.partition is not None and file.is_segment else None
+    segment = SegmentFiles(file.first_offset, file.path)
+    alone = PartitionFiles(file.directory, None, (segment,), (), (), (), (), {}, ())
     result = _describe_partition(alone, None, options, context)
     result.path = file.path
     if file.partition is not None:
         result.topic, result.partition = file.partition
-    return Description(file.path, "segment", _shutdown(context), [result])
+    kind = "segment" if file.kind == FileKind.LOG else file.kind.value
+    return Description(file.path, kind, _shutdown(context), [result], properties=_snapshot_properties(file))
+
+
+def _snapshot_properties(file: SingleFile) -> dict[str, str]:
+    """What the name of a metadata snapshot says of it."""
+    if file.kind != FileKind.METADATA_SNAPSHOT:
+        return {}
+    try:
+        name = names.parse_segment_file(file.path.name)
+    except InvalidNameError:
+        name = names.parse_segment_file(file.path.resolve().name)  # the path is a symbolic link of another name
+    return {"end offset": str(name.base_offset), "epoch": str(name.epoch)}
 
 
 def _describe_partition(
@@ -195,6 +219,7 @@ def _describe_partition(
 ) -> PartitionDescription:  # fmt: skip
     result = PartitionDescription(files.path, segments=len(files.segments), leftovers=len(files.leftovers))
     identity = files.topic_partition
+    result.unreadable_files += files.error is not None
     if files.segments:
         result.log_start_offset = files.segments[0].base_offset
         result.log_end_offset = files.segments[-1].base_offset
@@ -205,17 +230,17 @@ def _describe_partition(
         for path in (segment.offset_index, segment.time_index, segment.transaction_index):
             result.index_bytes += _size(path)
         try:
-            records = RecordFile(segment.log)
-        except FileNotFoundError:
-            continue
-        with records:
-            sizes.append((segment.base_offset, records.size))
-            for found in records.batches(batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset):
-                if isinstance(found, RecordBatch):
-                    _add(result, found, tracker, producers, options.batch_bytes_max)
-                else:
-                    result.damages += _is_damage(found, is_last, context or tail_context)
-            options.progress(records.size)
+            with RecordFile(segment.log) as records:
+                sizes.append((segment.base_offset, records.size))
+                for found in records.batches(batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset):
+                    if isinstance(found, RecordBatch):
+                        _add(result, found, tracker, producers, options.batch_bytes_max)
+                    else:
+                        result.damages += _is_damage(found, is_last, context or tail_context)
+                options.progress(records.size)
+        except OSError as error:  # of a symbolic link, FileNotFoundError means that it leads nowhere
+            is_gone = isinstance(error, FileNotFoundError) and not segment.log.is_symlink()
+            result.unreadable_files += not is_gone
     result.log_bytes = sum(size for _, size in sizes)
     result.producers = len(producers)
     result.transactions_committed = tracker.committed_count
@@ -227,10 +252,12 @@ def _describe_partition(
             result.leader_epochs = [(entry.epoch, entry.start_offset) for entry in entries]
         except LogstoreError:
             result.damages += 1
+        except OSError as error:
+            result.unreadable_files += not isinstance(error, FileNotFoundError)
     if identity is not None:
         result.topic, result.partition = identity
-        if context is not None:
-            _add_context(result, identity, context, sizes)
+    if files.checkpointed is not None and context is not None:
+        _add_context(result, files.checkpointed, context, sizes)
     return result
 
 
@@ -258,7 +285,7 @@ def _is_damage(found: Damage, is_last: bool, context: LogDirectoryContext | None
 def _size(path: Path | None) -> int:
     try:
         return 0 if path is None else path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

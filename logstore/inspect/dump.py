@@ -11,16 +11,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from logstore import names
 from logstore.errors import LogstoreError
 from logstore.inspect.layout import (
     LogDirectoryContext,
     PartitionFiles,
     SegmentFiles,
     SingleFile,
+    context_around,
     partition_files,
-    read_context,
 )
 from logstore.inspect.tails import explain_tail
+from logstore.inspect.text import printable
 from logstore.inspect.transactions import ConsumerView, Isolation, consumer_view
 from logstore.log import RecordFile
 from logstore.names import TopicPartition
@@ -55,6 +57,8 @@ class RecordFilter:
     def skips(self, batch: RecordBatch) -> bool:
         """Whether no record of the batch can pass, by its header."""
         header = batch.header
+        if self.looks_inside and batch.is_control:
+            return True  # control records have neither key, value nor headers of a user's
         if self.producer_id is not None and header.producer_id != self.producer_id:
             return True
         if self.first_offset is not None and batch.last_offset < self.first_offset:
@@ -120,7 +124,8 @@ class DumpOptions:
 class Problem:
     """Something that could not be read; `is_damage` is False for what a healthy, living log may show.
 
-    `batch` is the batch with a wrong CRC whose frame is whole, for those who want to look at its header.
+    `is_failure` tells that the operating system would not let it be read. `batch` is the batch with a wrong CRC whose
+    frame is whole, for those who want to look at its header.
     """
 
     path: Path
@@ -128,6 +133,7 @@ class Problem:
     offset: int | None
     message: str
     is_damage: bool = True
+    is_failure: bool = False
     batch: Selection | None = None
 
     def __str__(self) -> str:
@@ -137,39 +143,67 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Selection:
-    """A batch of which records are wanted. `is_whole`: all of them, control records aside."""
+class Place:
+    """Where a batch was found and what is wanted there; `name` is the file's, `label` the partition's or a dash."""
 
     partition: TopicPartition | None
     path: Path
-    batch: RecordBatch
-    is_whole: bool
     options: DumpOptions
     log_start_offset: int = 0
+    name: str = dataclasses.field(init=False)
+    label: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.path.name)
+        object.__setattr__(self, "label", "-" if self.partition is None else printable(str(self.partition)))
+
+
+class Selection:
+    """A batch of which records are wanted.
+
+    Args:
+        place: where it was found.
+        batch: the batch.
+        is_whole: whether all of its records are wanted.
+    """
+
+    __slots__ = ("batch", "is_whole", "place")
+
+    def __init__(self, place: Place, batch: RecordBatch, is_whole: bool) -> None:
+        self.place = place
+        self.batch = batch
+        self.is_whole = is_whole
+
+    def __repr__(self) -> str:
+        return f"<Selection {self.batch!r} whole {self.is_whole} of {self.place.path}>"
 
     def record_pieces(self) -> Iterator[list[Record]]:
         """The wanted records, in pieces. Raises LogstoreError as `RecordBatch.records`."""
-        where = self.options.where
-        for piece in self.batch.record_pieces(size_max=self.options.batch_bytes_max):
+        where, start = self.place.options.where, self.place.log_start_offset
+        for piece in self.batch.record_pieces(size_max=self.place.options.batch_bytes_max):
             if self.is_whole:
                 yield piece
-            elif records := [r for r in piece if r.offset >= self.log_start_offset and where.takes(r)]:
+            elif records := [r for r in piece if r.offset >= start and where.takes(r)]:
                 yield records
 
     def lines(self, style: LineStyle) -> Iterator[tuple[bytes, int]]:
         """The records as lines, for a whole batch of format v2. Raises LogstoreError."""
-        return self.batch.lines(style, size_max=self.options.batch_bytes_max)
+        return self.batch.lines(style, size_max=self.place.options.batch_bytes_max)
+
+    def holds_any(self) -> bool:
+        """Whether any record is wanted; a batch without records is, where nothing is asked of records."""
+        return self.is_whole or any(self.record_pieces())
 
     def count(self) -> int:
         """How many records are wanted; they are walked, not just counted in the header. Raises LogstoreError."""
         if self.is_whole and self.batch.header.magic == 2:
-            return self.batch.stats(size_max=self.options.batch_bytes_max).count
+            return self.batch.stats(size_max=self.place.options.batch_bytes_max).count
         return sum(map(len, self.record_pieces()))
 
     def problem(self, error: LogstoreError) -> Problem:
         """What could not be read of this batch."""
         header = self.batch.header
-        return Problem(self.path, header.position, header.base_offset, str(_bare(error)))
+        return Problem(self.place.path, header.position, header.base_offset, str(_bare(error)))
 
 
 def _bare(error: LogstoreError) -> LogstoreError:
@@ -177,20 +211,20 @@ def _bare(error: LogstoreError) -> LogstoreError:
 
 
 def select_file(file: SingleFile, options: DumpOptions) -> Iterator[Selection | Problem]:
-    """The wanted batches of one file that holds batches. Raises OSError."""
-    segment = SegmentFiles(file.base_offset or 0, file.path)
-    directory = file.path.absolute().parent
+    """The wanted batches of one file that holds batches. Raises OSError.
+
+    A consumer's view of a segment is that of its partition; of any other file, that of the file alone.
+    """
+    segment = SegmentFiles(file.first_offset, file.path)
+    files = PartitionFiles(file.directory, None, (segment,), (), (), (), (), {}, ())
     view = context = None
-    is_last = True
-    if file.partition is not None:
-        siblings = partition_files(directory)
-        context = read_context(directory.parent)
-        is_last = not siblings.segments or siblings.segments[-1].base_offset <= segment.base_offset
-        if options.isolation is not None:
-            view = consumer_view(siblings, context, options.isolation, batch_bytes_max=options.batch_bytes_max)
-    elif options.isolation is not None:
-        alone = PartitionFiles(directory, None, (segment,), (), (), (), (), {}, ())
-        view = consumer_view(alone, None, options.isolation, batch_bytes_max=options.batch_bytes_max)
+    if file.partition is not None and file.is_segment:
+        files = partition_files(file.directory)
+        context = context_around(file.directory)
+    is_last = not files.segments or files.segments[-1].base_offset <= segment.base_offset
+    if options.isolation is not None:
+        yield from _unknown_start(context, file.partition)
+        view = consumer_view(files, context, options.isolation, batch_bytes_max=options.batch_bytes_max)
     with RecordFile(file.path) as records:
         yield from _select(records, segment, file.partition, is_last, view, context, options)
 
@@ -198,15 +232,18 @@ def select_file(file: SingleFile, options: DumpOptions) -> Iterator[Selection | 
 def select_partition(
     partition: PartitionFiles, context: LogDirectoryContext | None, options: DumpOptions
 ) -> Iterator[Selection | Problem]:
-    """The wanted batches of a partition directory, in offset order. Raises OSError.
+    """The wanted batches of a partition directory, in offset order. Raises OSError where it could not be listed.
 
-    A segment that vanishes between listing and opening is a problem only if it was the newest: brokers delete the
-    oldest ones.
+    A segment that vanishes between listing and opening is told, and no damage: brokers delete old ones. One that cannot
+    be read does not keep the others from being read.
     """
+    if partition.error is not None:
+        raise partition.error
     where = options.where
     segments = partition.segments
     view = None
     if options.isolation is not None:
+        yield from _unknown_start(context, partition.topic_partition)
         view = consumer_view(partition, context, options.isolation, batch_bytes_max=options.batch_bytes_max)
     for number, segment in enumerate(segments):
         following = segments[number + 1].base_offset if number + 1 < len(segments) else None
@@ -217,12 +254,24 @@ def select_partition(
         if view is not None and following is not None and following <= view.log_start_offset:
             continue
         try:
-            records = RecordFile(segment.log)
+            with RecordFile(segment.log) as records:
+                is_last = following is None
+                yield from _select(records, segment, partition.topic_partition, is_last, view, context, options)
         except FileNotFoundError:
-            yield Problem(segment.log, None, segment.base_offset, "was deleted while the directory was read", False)
-            continue
-        with records:
-            yield from _select(records, segment, partition.topic_partition, following is None, view, context, options)
+            if not segment.log.is_symlink():
+                yield Problem(segment.log, None, segment.base_offset, "was deleted while the directory was read", False)
+                continue
+            yield Problem(segment.log, None, None, "the symbolic link leads nowhere", is_failure=True)
+        except OSError as error:
+            yield Problem(segment.log, None, None, error.strerror or str(error), is_failure=True)
+
+
+def _unknown_start(context: LogDirectoryContext | None, partition: TopicPartition | None) -> Iterator[Problem]:
+    for path, error in () if context is None else context.errors:
+        if path.name == names.LOG_START_CHECKPOINT:
+            reason = error.reason if isinstance(error, LogstoreError) else error.strerror
+            message = f"{reason}; whether consumers of {partition} begin later than its first segment is unknown"
+            yield Problem(path, None, None, message, is_failure=isinstance(error, OSError))
 
 
 def _select(
@@ -237,6 +286,7 @@ def _select(
     where = options.where
     log_start = 0 if view is None else view.log_start_offset
     everything = where == EVERYTHING and view is None
+    place = Place(partition, segment.log, options, log_start)
     batches = records.batches(
         verify=options.verify, batch_bytes_max=options.batch_bytes_max, offset_min=segment.base_offset
     )
@@ -244,16 +294,16 @@ def _select(
         if isinstance(found, Damage):
             tail = explain_tail(found, is_last, context)
             batch = found.batch
-            shown = (
-                None if batch is None or where.skips(batch) else Selection(partition, segment.log, batch, True, options)
-            )
+            unfit = batch is None or where.looks_inside or where.skips(batch)
+            shown = None if batch is None or unfit else Selection(place, batch, True)
             message = f"{found.reason} ({found.size} bytes)" + (f"; {tail.message}" if tail else "")
             offset = None if batch is None else batch.header.base_offset
-            yield Problem(segment.log, found.position, offset, message, tail is None or tail.is_damage, shown)
+            is_damage = tail is None or tail.is_damage
+            yield Problem(segment.log, found.position, offset, message, is_damage, batch=shown)
         elif everything:
-            yield Selection(partition, segment.log, found, True, options)
+            yield Selection(place, found, True)
         elif not where.skips(found) and (view is None or view.shows(found)):
             whole = where.takes_whole(found) and (view is None or found.header.base_offset >= log_start)
             if found.header.magic < 2:
                 whole = whole and log_start <= segment.base_offset
-            yield Selection(partition, segment.log, found, whole, options, log_start)
+            yield Selection(place, found, whole)

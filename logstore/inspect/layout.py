@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -47,7 +48,7 @@ class PartitionFiles:
     """A partition directory: its segments by base offset, and everything else that lies in it.
 
     `orphans` are indexes without a log, `leftovers` files with a temporary suffix, `others` files that are none of
-    Kafka's. `name` is None when the directory's name is no partition's.
+    Kafka's. `name` is None when the directory's name is no partition's, `error` why the directory could not be listed.
     """
 
     path: Path
@@ -59,18 +60,25 @@ class PartitionFiles:
     leftovers: tuple[Path, ...]
     named: dict[str, Path]
     others: tuple[Path, ...]
+    error: OSError | None = None
 
     @property
     def topic_partition(self) -> TopicPartition | None:
         """Topic and partition, as far as the name tells."""
         return None if self.name is None else self.name.topic_partition
 
+    @property
+    def checkpointed(self) -> TopicPartition | None:
+        """What the checkpoints of its log directory call it: nothing, once it waits for deletion or is a stray."""
+        is_named = self.name is not None and self.name.kind in (DirectoryKind.NORMAL, DirectoryKind.FUTURE)
+        return self.topic_partition if is_named else None
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogDirectoryContext:
     """What the files of a log directory say about its partitions.
 
-    `errors` are the checkpoints that could not be read; their offsets are then missing.
+    `errors` are the checkpoints that could not be read, with the reason; their offsets are then missing.
     """
 
     path: Path
@@ -79,7 +87,7 @@ class LogDirectoryContext:
     log_starts: dict[TopicPartition, int]
     high_watermarks: dict[TopicPartition, int]
     cleaner_offsets: dict[TopicPartition, int]
-    errors: tuple[LogstoreError, ...]
+    errors: tuple[tuple[Path, LogstoreError | OSError], ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,12 +109,24 @@ class LogDirectoryFiles:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SingleFile:
-    """One file, named itself; `partition` is what the name of its directory says."""
+    """One file, named itself; `partition` is what the name of `directory` says, where its neighbours lie."""
 
     path: Path
     kind: FileKind
     base_offset: int | None
     partition: TopicPartition | None
+    directory: Path
+    is_in_use: bool = True
+
+    @property
+    def first_offset(self) -> int:
+        """The lowest offset that its batches may have; a metadata snapshot is named by its end."""
+        return self.base_offset or 0 if self.kind == FileKind.LOG else 0
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a segment of the log that lies around it."""
+        return self.kind == FileKind.LOG and self.is_in_use
 
     @property
     def holds_batches(self) -> bool:
@@ -121,17 +141,21 @@ def resolve(path: str | os.PathLike[str]) -> Target:
     """Say what a path is. Raises OSError, and LogstoreError for a directory that holds no log."""
     place = Path(path)
     if not place.is_dir():
-        os.stat(place)  # says why, where the path is nothing
+        if not stat.S_ISREG(os.stat(place).st_mode):  # stat says why, where the path is nothing
+            raise LogstoreError("neither a file nor a directory", path=place)
         return single_file(place)
     entries = _list(place)
     directories = [entry.name for entry in entries if entry.is_dir()]
     classified = [names.classify_file(entry.name) for entry in entries if not entry.is_dir()]
     holds_segments = any(file.kind in (FileKind.LOG, *_INDEXES) for file in classified)
-    holds_partitions = any(_partition_name(name) for name in directories)
-    if holds_segments or (_partition_name(_real_name(place)) and not holds_partitions):
+    holds_partitions = any(_parse_name(name) for name in directories)
+    is_marked = any(entry.name in _LOG_DIRECTORY_FILES for entry in entries)
+    if holds_segments and not (holds_partitions and is_marked):
         return partition_files(place)
-    if holds_partitions or any(entry.name in _LOG_DIRECTORY_FILES for entry in entries):
+    if holds_partitions or is_marked:
         return log_directory_files(place)
+    if _partition_name(place):
+        return partition_files(place)
     raise LogstoreError(
         "this directory holds no log: neither segment files nor partition directories", path=place,
         remedy="name a partition directory such as orders-3, or a broker's log directory",
@@ -139,10 +163,18 @@ def resolve(path: str | os.PathLike[str]) -> Target:
 
 
 def single_file(path: Path) -> SingleFile:
-    """Say what a file is by its name."""
-    classified = names.classify_file(path.name)
-    name = _partition_name(_real_name(path.absolute().parent))
-    return SingleFile(path, classified.kind, classified.base_offset, None if name is None else name.topic_partition)
+    """Say what a file is by its name; of a symbolic link, by its own or by that of what it leads to."""
+    classified, directory = names.classify_file(path.name), path.parent
+    name = _partition_name(directory)
+    if path.is_symlink() and (name is None or classified.kind == FileKind.OTHER):
+        real = path.resolve()
+        classified = names.classify_file(real.name) if classified.kind == FileKind.OTHER else classified
+        name, directory = _partition_name(real.parent), real.parent
+    partition = None if name is None else name.topic_partition
+    if classified.kind in (FileKind.METADATA_SNAPSHOT, FileKind.BOOTSTRAP_CHECKPOINT):
+        partition = TopicPartition(names.CLUSTER_METADATA_TOPIC, 0)  # wherever it lies, it holds metadata records
+    is_in_use = classified.temporary_suffix is None
+    return SingleFile(path, classified.kind, classified.base_offset, partition, directory, is_in_use)
 
 
 def partition_files(path: Path) -> PartitionFiles:
@@ -153,14 +185,17 @@ def partition_files(path: Path) -> PartitionFiles:
     for entry in _list(path):
         place = path / entry.name
         classified = names.classify_file(entry.name)
-        if entry.is_dir() or classified.kind == FileKind.OTHER:
+        if not _is_file(entry) or classified.kind == FileKind.OTHER:
             others.append(place)
         elif classified.temporary_suffix is not None or classified.kind == FileKind.TEMPORARY:
             leftovers.append(place)
         elif classified.kind == FileKind.METADATA_SNAPSHOT:
             metadata_snapshots.append(place)
         elif classified.base_offset is not None:
-            found[classified.kind][classified.base_offset] = place
+            twin = found[classified.kind].setdefault(classified.base_offset, place)
+            if twin is not place:  # the same offset written with fewer digits, as Kafka never does
+                found[classified.kind][classified.base_offset] = max(twin, place, key=lambda path: len(path.name))
+                others.append(min(twin, place, key=lambda path: len(path.name)))
         else:
             named[entry.name] = place
     logs = found[FileKind.LOG]
@@ -170,7 +205,7 @@ def partition_files(path: Path) -> PartitionFiles:
     orphans = tuple(found[kind][base] for kind in _INDEXES for base in sorted(found[kind].keys() - logs.keys()))
     snapshots = tuple(sorted(found[FileKind.PRODUCER_SNAPSHOT].items()))
     return PartitionFiles(
-        path, _partition_name(_real_name(path)), segments, snapshots, tuple(metadata_snapshots), orphans,
+        path, _partition_name(path), segments, snapshots, tuple(metadata_snapshots), orphans,
         tuple(leftovers), named, tuple(others),
     )  # fmt: skip
 
@@ -185,7 +220,7 @@ def log_directory_files(path: Path) -> LogDirectoryFiles:
             classified = names.classify_file(entry.name)
             if classified.kind == FileKind.TEMPORARY:
                 leftovers.append(place)
-            elif classified.kind == FileKind.OTHER or classified.base_offset is not None:
+            elif classified.kind == FileKind.OTHER or classified.base_offset is not None or not _is_file(entry):
                 others.append(place)
             else:
                 named[entry.name] = place
@@ -210,9 +245,9 @@ def log_directory_files(path: Path) -> LogDirectoryFiles:
 
 def read_context(path: Path) -> LogDirectoryContext | None:
     """What the checkpoints of a log directory say, or None where `path` has no file of a log directory."""
-    if not any((path / name).exists() for name in _LOG_DIRECTORY_FILES):
+    if not any(os.path.exists(path / name) for name in _LOG_DIRECTORY_FILES):
         return None
-    errors: list[LogstoreError] = []
+    errors: list[tuple[Path, LogstoreError | OSError]] = []
     offsets: dict[str, dict[TopicPartition, int]] = {}
     for name in _CHECKPOINTS:
         offsets[name] = {}
@@ -220,17 +255,26 @@ def read_context(path: Path) -> LogDirectoryContext | None:
             offsets[name] = parse_file(path / name, parse_offset_checkpoint)
         except FileNotFoundError:
             continue
-        except LogstoreError as error:
-            errors.append(error)
+        except (LogstoreError, OSError) as error:
+            errors.append((path / name, error))
     return LogDirectoryContext(
         path,
-        (path / names.CLEAN_SHUTDOWN).exists(),
+        os.path.exists(path / names.CLEAN_SHUTDOWN),
         recovery_points=offsets[names.RECOVERY_POINT_CHECKPOINT],
         log_starts=offsets[names.LOG_START_CHECKPOINT],
         high_watermarks=offsets[names.HIGH_WATERMARK_CHECKPOINT],
         cleaner_offsets=offsets[names.CLEANER_CHECKPOINT],
         errors=tuple(errors),
     )
+
+
+def context_around(directory: Path) -> LogDirectoryContext | None:
+    """What the log directory around a partition directory says: around the path as it is named, else as it is really.
+
+    A partition directory may be a symbolic link from its log directory, or be reached by one from anywhere.
+    """
+    parent, real_parent = directory.absolute().parent, directory.resolve().parent
+    return read_context(parent) or (None if real_parent == parent else read_context(real_parent))
 
 
 def read_small(path: Path) -> bytes:
@@ -255,13 +299,18 @@ def parse_file(path: Path, parse: Callable[[bytes], _T]) -> _T:
 def iter_partitions(
     directory: LogDirectoryFiles, *, topic: Callable[[str], bool], partition: int | None
 ) -> Iterator[PartitionFiles]:
-    """The partitions of a log directory whose topic and number are wanted; one that vanished meanwhile is left out."""
+    """The partitions of a log directory whose topic and number are wanted; one that vanished meanwhile is left out.
+
+    One that cannot be listed is empty and has an `error`.
+    """
     for topic_partition, path in directory.partitions:
         if topic(topic_partition.topic) and partition in (None, topic_partition.partition):
             try:
                 yield partition_files(path)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                yield PartitionFiles(path, _partition_name(path), (), (), (), (), (), {}, (), error)
 
 
 def _list(path: Path) -> list[os.DirEntry[str]]:
@@ -269,12 +318,23 @@ def _list(path: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _real_name(path: Path) -> str:
-    """The directory's own name, also for `.` and `..`."""
-    return path.name if path.name not in ("", "..") else path.resolve().name
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is to be opened as a file: not a directory, pipe, socket or device, which could block forever.
+
+    A symbolic link that leads nowhere is: opening it says so.
+    """
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True
 
 
-def _partition_name(name: str) -> PartitionDirectory | None:
+def _partition_name(path: Path) -> PartitionDirectory | None:
+    """What the directory's name says: the one it is called by, else (for `.` or a symbolic link) its own."""
+    return _parse_name(path.name) or _parse_name(path.resolve().name)
+
+
+def _parse_name(name: str) -> PartitionDirectory | None:
     try:
         return names.parse_partition_directory(name)
     except InvalidNameError:

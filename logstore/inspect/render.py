@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from logstore.errors import LogstoreError, UnsupportedFormatError
 from logstore.inspect.dump import Selection
-from logstore.names import TopicPartition
+from logstore.inspect.text import json_text, printable
+from logstore.names import CLUSTER_METADATA_TOPIC, TopicPartition
 from logstore.records import (
+    BatchHeader,
     ByteEncoding,
     ControlType,
     LineMode,
@@ -26,8 +29,9 @@ from logstore.records import (
     parse_control_key,
     parse_end_transaction_marker,
 )
-from logstore.records.internal import INTERNAL_TOPICS, decode_control_value, decode_internal_key, decode_internal_value
 
+# Decoders are imported where the first internal record is met: their tables take longer to build than a small dump.
+INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", CLUSTER_METADATA_TOPIC})
 CSV_COLUMNS = ("topic", "partition", "offset", "timestamp", "timestamp_type", "key", "value", "headers")
 
 
@@ -94,19 +98,18 @@ class Renderer:
         return format_records(records, self._style(selection)), len(records)
 
     def _decodes(self, selection: Selection) -> bool:
-        identity = selection.partition
+        identity = selection.place.partition
         return (
             self._decode and self._format != Format.RAW and identity is not None and identity.topic in INTERNAL_TOPICS
         )
 
     def _style(self, selection: Selection) -> LineStyle:
-        identity = selection.partition
+        identity = selection.place.partition
         if self._format == Format.RAW:
             return LineStyle(LineMode.RAW, self._encoding, b"", b"", self._raw_end)
         if self._format == Format.TEXT:
-            name = "-" if identity is None else str(identity)
             end = f"\t{self.batch_text(selection, True)}\n" if self._with_batch else "\n"
-            return LineStyle(LineMode.TEXT, self._encoding, f"{name}\t".encode(), b"", end.encode())
+            return LineStyle(LineMode.TEXT, self._encoding, f"{selection.place.label}\t".encode(), b"", end.encode())
         middle = f',"timestamp_type":"{selection.batch.timestamp_type.value}","key":'
         end = f',"batch":{self.batch_json(selection, True)}}}\n' if self._with_batch else "}\n"
         prefix = f'{{{_identity_json(identity)},"offset":'
@@ -119,14 +122,16 @@ class Renderer:
             return self._shown(selection, record, None, None, f"\tcontrol {control['type']} {words}".rstrip())
         if self._format == Format.CSV:
             return self._csv_line(selection, Record(record.offset, record.timestamp, None, None))
-        return self._shown(selection, record, None, None, f',"control":{_dumps(control)}')
+        return self._shown(selection, record, None, None, f',"control":{json_text(control)}')
 
     def _decoded_line(self, selection: Selection, record: Record) -> bytes:
-        topic = selection.partition.topic if selection.partition else ""
+        from logstore.records.internal import decode_internal_key, decode_internal_value
+
+        topic = selection.place.partition.topic if selection.place.partition else ""
         key = _decoded(lambda: decode_internal_key(topic, record.key), record.key, record.offset)
         value = _decoded(lambda: decode_internal_value(topic, record.key, record.value), record.value, record.offset)
         if self._format == Format.CSV:
-            return self._csv_line(selection, record, _dumps(key), _dumps(value))
+            return self._csv_line(selection, record, json_text(key), json_text(value))
         return self._shown(selection, record, key, value, "")
 
     def _shown(self, selection: Selection, record: Record, key: Any, value: Any, rest: str) -> bytes:
@@ -138,26 +143,27 @@ class Renderer:
                 [Record(record.offset, record.timestamp, b"", b"", record.headers)], style._replace(suffix=b"")
             )
             fields = line.split(b"\t")
-            fields[3:5] = [_dumps(key).encode(), _dumps(value).encode()]
+            fields[3:5] = [json_text(key).encode(), json_text(value).encode()]
             return b"\t".join(fields) + rest.encode() + style.suffix
         line = format_records([bare], style._replace(suffix=b""))
         head, _, tail = line.rpartition(b',"key":null,"value":null,')
         return b'%s,"key":%s,"value":%s,%s%s%s' % (
-            head, _dumps(key).encode(), _dumps(value).encode(), tail, rest.encode(), style.suffix,
+            head, json_text(key).encode(), json_text(value).encode(), tail, rest.encode(), style.suffix,
         )  # fmt: skip
 
     # ---- CSV
 
-    def header(self) -> bytes:
-        """What stands before the first line."""
-        return ",".join(CSV_COLUMNS).encode() + b"\n" if self._format == Format.CSV else b""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the fields of a record's CSV line are."""
+        return (*CSV_COLUMNS, "batch") if self._with_batch else CSV_COLUMNS
 
     def _csv_line(
         self, selection: Selection, record: Record, key: str | None = None, value: str | None = None
     ) -> bytes:
-        identity = selection.partition
+        identity = selection.place.partition
         headers = [[name, self.text(data)] for name, data in record.headers]
-        fields = (
+        fields: tuple[str | None, ...] = (
             None if identity is None else identity.topic,
             None if identity is None else str(identity.partition),
             str(record.offset),
@@ -165,8 +171,10 @@ class Renderer:
             selection.batch.timestamp_type.value,
             self.text(record.key) if key is None else key,
             self.text(record.value) if value is None else value,
-            _dumps(headers) if headers else None,
+            json_text(headers) if headers else None,
         )
+        if self._with_batch:
+            fields += (self.batch_json(selection, True),)
         return ",".join(map(csv_field, fields)).encode("utf-8", "backslashreplace") + b"\n"
 
     def text(self, data: bytes | None) -> str | None:
@@ -182,20 +190,27 @@ class Renderer:
     def batch_line(self, selection: Selection, is_valid: bool, *, with_identity: bool) -> bytes:
         """The line that `--batches` prints for a batch."""
         if self._format == Format.JSON:
-            identity = _identity_json(selection.partition) + "," if with_identity else ""
+            identity = _identity_json(selection.place.partition) + "," if with_identity else ""
             return f"{{{identity}{self.batch_json(selection, is_valid)[1:]}\n".encode()
-        return f"{selection.partition or '-'}\t{self.batch_text(selection, is_valid)}\n".encode()
+        return f"{selection.place.label}\t{self.batch_text(selection, is_valid)}\n".encode()
+
+    def batch_row(self, selection: Selection, is_valid: bool, *, with_identity: bool) -> dict[str, Any]:
+        """A batch as the fields of its CSV line."""
+        row: dict[str, Any] = json.loads(self.batch_json(selection, is_valid))
+        identity = selection.place.partition
+        return {"topic": identity.topic, "partition": identity.partition, **row} if with_identity and identity else row
 
     def batch_json(self, selection: Selection, is_valid: bool) -> str:
         """A batch as a JSON object."""
         batch, h = selection.batch, selection.batch.header
-        base_offset, count = _range(batch)
+        base_offset, count = (h.base_offset, h.count) if h.magic == 2 else _range(batch)
+        codec, timestamp_type, _ = _words(h.magic, h.attributes)
         horizon = batch.delete_horizon_ms
         valid = "false" if not is_valid else "true" if self._verified else "null"
         return (
-            f'{{"segment":{_dumps(selection.path.name)},"position":{h.position},"size":{h.size},"base_offset":{base_offset}'
-            f',"last_offset":{batch.last_offset},"count":{count},"magic":{h.magic},"codec":"{_codec(batch)}"'
-            f',"timestamp_type":"{batch.timestamp_type.value}","max_timestamp":{h.max_timestamp}'
+            f'{{"segment":{json_text(selection.place.name)},"position":{h.position},"size":{h.size}'
+            f',"base_offset":{base_offset},"last_offset":{batch.last_offset},"count":{count},"magic":{h.magic}'
+            f',"codec":"{codec}","timestamp_type":"{timestamp_type}","max_timestamp":{h.max_timestamp}'
             f',"producer_id":{h.producer_id},"producer_epoch":{h.producer_epoch},"base_sequence":{h.base_sequence}'
             f',"leader_epoch":{h.leader_epoch},"transactional":{_bool(batch.is_transactional)}'
             f',"control":{_bool(batch.is_control)},"delete_horizon_ms":{"null" if horizon is None else horizon}'
@@ -205,30 +220,30 @@ class Renderer:
     def batch_text(self, selection: Selection, is_valid: bool) -> str:
         """A batch as words."""
         batch, h = selection.batch, selection.batch.header
-        base_offset, count = _range(batch)
-        words = [
-            f"offsets {base_offset}..{batch.last_offset} count {count} position {h.position} size {h.size} v{h.magic}",
-            f"{_codec(batch)} {batch.timestamp_type.value} {h.max_timestamp}",
-        ]
-        if h.magic == 2:
-            words.append(f"epoch {h.leader_epoch}")
-        if batch.has_producer_id:
-            words.append(f"producer {h.producer_id} epoch {h.producer_epoch} sequence {h.base_sequence}")
-        words += [
-            word for word, said in (("transactional", batch.is_transactional), ("control", batch.is_control)) if said
-        ]
-        if batch.delete_horizon_ms is not None:
-            words.append(f"delete-horizon {batch.delete_horizon_ms}")
-        words.append(f"crc {h.crc:#010x} {'INVALID' if not is_valid else 'valid' if self._verified else 'unverified'}")
-        return f"{selection.path.name} " + " ".join(words)
+        base_offset, count = (h.base_offset, h.count) if h.magic == 2 else _range(batch)
+        position, size, first, leader_epoch, magic, crc, attributes, delta = h[:8]
+        base_timestamp, timestamp, producer_id = h[8:11]
+        codec, timestamp_type, flags = _words(magic, attributes)
+        producer = ""
+        if producer_id >= 0:
+            producer = f" producer {producer_id} epoch {h.producer_epoch} sequence {h.base_sequence}"
+        horizon = f" delete-horizon {base_timestamp}" if magic == 2 and attributes & 0x40 else ""
+        epoch = f" epoch {leader_epoch}" if magic == 2 else ""
+        verdict = "INVALID" if not is_valid else "valid" if self._verified else "unverified"
+        return (
+            f"{printable(selection.place.name)} offsets {base_offset}..{first + delta} count {count}"
+            f" position {position} size {size} v{magic} {codec} {timestamp_type} {timestamp}{epoch}{producer}{flags}{horizon}"
+            f" crc {crc:#010x} {verdict}"
+        )
 
     def row(self, row: dict[str, Any]) -> bytes:
         """An entry of an index, snapshot or checkpoint."""
         if self._format == Format.JSON:
-            return _dumps(row).encode() + b"\n"
+            return json_text(row).encode() + b"\n"
         if self._format == Format.CSV:
-            return ",".join(csv_field(_plain(value)) for value in row.values()).encode() + b"\n"
-        return "\t".join(f"{key}={_plain(value)}" for key, value in row.items()).encode() + b"\n"
+            fields = (csv_field(None if value is None else _plain(value)) for value in row.values())
+            return ",".join(fields).encode("utf-8", "backslashreplace") + b"\n"
+        return "\t".join(f"{key}={printable(_plain(value))}" for key, value in row.items()).encode() + b"\n"
 
 
 def control_object(record: Record) -> dict[str, Any]:
@@ -241,6 +256,8 @@ def control_object(record: Record) -> dict[str, Any]:
         if control_type == ControlType.UNKNOWN:
             encoded = base64.b64encode(record.value or b"").decode()
             return {"type": control_type.name, "number": number, "base64": encoded}
+        from logstore.records.internal import decode_control_value
+
         return {"type": control_type.name, **decode_control_value(number, record.value or b"")}
     except LogstoreError as error:
         return {"type": ControlType.UNKNOWN.name, "error": error.reason}
@@ -266,25 +283,27 @@ def _range(batch: RecordBatch) -> tuple[int | str, int | str]:
     return records[0].offset, len(records)
 
 
-def _codec(batch: RecordBatch) -> str:
+@functools.lru_cache(maxsize=256)
+def _words(magic: int, attributes: int) -> tuple[str, str, str]:
+    """Codec, timestamp type and flags, as words."""
+    header = BatchHeader(0, 0, 0, -1, magic, 0, attributes, 0, -1, -1, -1, -1, -1, 0)
+    batch = RecordBatch(header, None)
     try:
-        return batch.codec.label
+        codec = batch.codec.label
     except UnsupportedFormatError:
-        return f"unknown-{batch.header.attributes & 7}"
+        codec = f"unknown-{attributes & 7}"
+    flags = " transactional" * batch.is_transactional + " control" * batch.is_control
+    return codec, batch.timestamp_type.value, flags
 
 
 def _identity_json(identity: TopicPartition | None) -> str:
     if identity is None:
         return '"topic":null,"partition":null'
-    return f'"topic":{_dumps(identity.topic)},"partition":{identity.partition}'
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f'"topic":{json_text(identity.topic)},"partition":{identity.partition}'
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else _dumps(value)
+    return value if isinstance(value, str) else json_text(value)
 
 
 def _bool(value: bool) -> str:

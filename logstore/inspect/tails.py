@@ -10,6 +10,8 @@ import dataclasses
 from logstore.inspect.layout import LogDirectoryContext
 from logstore.records import Damage, DamageCode
 
+HEADER_SIZE_UP_TO_MAGIC = 17  # bytes; what is shorter may be the beginning of any batch
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tail:
@@ -31,6 +33,8 @@ def explain_tail(damage: Damage, is_last_segment: bool, context: LogDirectoryCon
         return None
     if damage.code == DamageCode.FILE_SHRANK:
         return Tail("a broker is at work here", is_damage=False)
+    if damage.code == DamageCode.ZERO_TAIL and damage.size < HEADER_SIZE_UP_TO_MAGIC:
+        return Tail("preallocated space, or the first bytes of a batch that was cut off", False, is_warning=True)
     if damage.code == DamageCode.ZERO_TAIL:
         return Tail("preallocated space of a broker that runs or was killed", is_damage=False)
     if damage.code == DamageCode.TORN_TAIL and context is not None:

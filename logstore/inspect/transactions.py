@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from logstore.errors import LogstoreError
 from logstore.inspect.layout import LogDirectoryContext, PartitionFiles
-from logstore.log import RecordFile
+from logstore.log import AbortedTransaction, RecordFile
 from logstore.records import ControlType, Damage, RecordBatch
 
 
@@ -60,6 +60,7 @@ class TransactionTracker:
     def __init__(self) -> None:
         self.open: dict[int, int] = {}  # producer id -> first offset
         self.aborted: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.aborts: list[AbortedTransaction] = []  # what the transaction indexes should hold
         self.committed_count = 0
 
     def add(self, batch: RecordBatch) -> ControlType | None:
@@ -77,7 +78,10 @@ class TransactionTracker:
         if control_type == ControlType.COMMIT:
             self.committed_count += 1
         elif first is not None:
-            self.aborted[producer_id].append((first, batch.last_offset))
+            marker = batch.last_offset
+            self.aborted[producer_id].append((first, marker))
+            stable = min(self.open.values(), default=marker + 1)
+            self.aborts.append(AbortedTransaction(producer_id, first, marker, stable))
         return control_type
 
     @property
@@ -89,13 +93,13 @@ class TransactionTracker:
 def consumer_view(
     partition: PartitionFiles, context: LogDirectoryContext | None, isolation: Isolation, *, batch_bytes_max: int
 ) -> ConsumerView:
-    """Work out what a consumer of `partition` is given. Raises OSError.
+    """Work out what a consumer of `partition` is given.
 
     Damaged batches count for nothing here, as they do when the records are read.
     """
     log_start = partition.segments[0].base_offset if partition.segments else 0
-    if context is not None and partition.topic_partition is not None:
-        log_start = max(log_start, context.log_starts.get(partition.topic_partition, 0))
+    if context is not None and partition.checkpointed is not None:
+        log_start = max(log_start, context.log_starts.get(partition.checkpointed, 0))
     tracker = TransactionTracker()
     if isolation == Isolation.READ_COMMITTED:
         for batch in _batches(partition, batch_bytes_max):
@@ -109,10 +113,9 @@ def consumer_view(
 def _batches(partition: PartitionFiles, batch_bytes_max: int) -> Iterable[RecordBatch]:
     for segment in partition.segments:
         try:
-            file = RecordFile(segment.log)
-        except FileNotFoundError:
-            continue
-        with file:
-            for found in file.batches(batch_bytes_max=batch_bytes_max, offset_min=segment.base_offset):
-                if not isinstance(found, Damage):
-                    yield found
+            with RecordFile(segment.log) as file:
+                for found in file.batches(batch_bytes_max=batch_bytes_max, offset_min=segment.base_offset):
+                    if not isinstance(found, Damage):
+                        yield found
+        except OSError:
+            continue  # reading the records will report it

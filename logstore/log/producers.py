@@ -11,8 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import crc32c
-
+from logstore.checksum import crc32c
 from logstore.errors import CorruptSnapshotError
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class ProducerSnapshot:
             raise CorruptSnapshotError(
                 f"the producer snapshot has version {version}; only {_VERSION} is known", position=0
             )
-        actual_crc = crc32c.crc32c(memoryview(data)[_CRC_START:])
+        actual_crc = crc32c(memoryview(data)[_CRC_START:])
         if crc != actual_crc:
             raise CorruptSnapshotError(
                 f"the producer snapshot's CRC is {crc:#010x}, of its content {actual_crc:#010x}", position=2
@@ -121,4 +120,4 @@ class ProducerSnapshot:
     def encode(self) -> bytes:
         """Return the bytes of the file."""
         content = len(self.entries).to_bytes(4, "big") + b"".join(_ENTRY.pack(*entry) for entry in self.entries)
-        return _VERSION.to_bytes(2, "big") + crc32c.crc32c(content).to_bytes(4, "big") + content
+        return _VERSION.to_bytes(2, "big") + crc32c(content).to_bytes(4, "big") + content

@@ -19,7 +19,7 @@ from libc.string cimport memcpy
 
 from zlib import crc32
 
-from crc32c import crc32c
+from logstore.checksum import crc32c
 
 from logstore.errors import CorruptRecordError, InvalidRecordError
 from logstore.records.header import FLAW_REASONS, BatchHeader, RecordStats

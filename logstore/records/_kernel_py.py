@@ -16,8 +16,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from crc32c import crc32c
-
+from logstore.checksum import crc32c
 from logstore.errors import CorruptRecordError, InvalidRecordError
 from logstore.records.header import (
     CRC_LEGACY_START,

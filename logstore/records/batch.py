@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TypeVar
 
-from crc32c import crc32c
-
+from logstore.checksum import crc32c
 from logstore.errors import BatchTooLargeError, CorruptRecordError, InvalidRecordError, LogstoreError
 from logstore.records import kernel
 from logstore.records.compression import Buffer, Codec, codec_of, decompress

@@ -11,8 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from crc32c import crc32c
-
+from logstore.checksum import crc32c
 from logstore.records import kernel
 from logstore.records.batch import TimestampType
 from logstore.records.compression import Codec, compress
@@ -115,7 +114,7 @@ def encode_batch(
 def encode_empty_batch(header: BatchHeader) -> bytearray:
     """The batch without records that remembers a producer's last sequence after compaction (FORMAT §2.8)."""
     buffer = bytearray(HEADER_V2_SIZE)
-    attributes = header.attributes & ~0x47 & 0xFF  # neither codec nor delete horizon
+    attributes = header.attributes & 0x38  # neither codec nor delete horizon
     write_header(buffer, 0, header._replace(size=HEADER_V2_SIZE, attributes=attributes, base_timestamp=NONE, count=0))
     return buffer
 

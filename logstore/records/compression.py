@@ -128,7 +128,7 @@ def _gzip_decompress(data: Buffer, size_max: int) -> bytearray:
                 piece = member.decompress(chunk, _PIECE)
             except zlib.error as error:
                 raise _damaged(Codec.GZIP, error) from None
-            used = len(chunk) - len(member.unconsumed_tail) - len(member.unused_data)
+            used = len(chunk) - len(member.unused_data if member.eof else member.unconsumed_tail)
             if not (used or piece or member.eof):
                 raise _damaged(Codec.GZIP, "it ends early")
             _bounded(len(out) + len(piece), Codec.GZIP, size_max)

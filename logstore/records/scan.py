@@ -13,8 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from crc32c import crc32c
-
+from logstore.checksum import crc32c
 from logstore.records import kernel
 from logstore.records.batch import BATCH_BYTES_MAX, RecordBatch
 from logstore.records.compression import Buffer
