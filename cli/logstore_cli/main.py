@@ -16,7 +16,7 @@ import click
 
 import logstore
 
-EXIT_OK, EXIT_DAMAGE, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 _COMPLETE = "_LOGSTORE_COMPLETE"  # set by the scripts of the command `completion`
 

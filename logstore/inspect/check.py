@@ -76,8 +76,8 @@ def check_log_directory(directory: LogDirectoryFiles, options: CheckOptions) -> 
             yield finding("unclean-shutdown", directory.path, "no clean-shutdown mark")
         here = {topic_partition for topic_partition, _ in directory.partitions}
         named = context.recovery_points.keys() | context.high_watermarks.keys() | context.cleaner_offsets.keys()
-        for absent in sorted(named - here):
-            yield finding("checkpoint-partition", directory.path, f"{absent} stands in a checkpoint and is not here")
+        absent = [directory.path / str(topic_partition) for topic_partition in sorted(named - here)]
+        yield from _count("checkpoint-partition", directory.path, absent)
     for path, reason in directory.foreign:
         yield finding("foreign-directory", path, reason)
     for name in (names.META_PROPERTIES, names.BOOTSTRAP_CHECKPOINT):

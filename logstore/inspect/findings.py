@@ -106,7 +106,7 @@ CODES: dict[str, Explanation] = {
     "checkpoint-behind-end": Explanation(
         _D, "after a clean shutdown the recovery point must be the end of the log, and is below it: the log was changed", _REPLICA
     ),
-    "checkpoint-partition": Explanation(_N, "a checkpoint names a partition that is not here", "none"),
+    "checkpoint-partition": Explanation(_N, "checkpoints name partitions that are not here", "none"),
     # directories
     "foreign-directory": Explanation(
         _D, "a directory whose name is no partition's: Kafka refuses to start on it", "move it out of the log directory"

@@ -45,8 +45,14 @@ class Partition:
         return self._file("log")
 
     @property
-    def topic_partition(self) -> str:
-        return self.path.name.replace("-", " ")
+    def batches(self) -> list[RecordBatch]:
+        """All batches so far."""
+        return [batch for log in sorted(self.path.glob("*.log")) for batch in batches_of(log)]
+
+    @property
+    def open_transactions(self) -> list[int]:
+        """Producers with a transaction that has not ended."""
+        return sorted(self._open)
 
     def append(self, *records: Any, options: BatchOptions | None = None, leader_epoch: int = 0) -> RecordBatch:
         """Append one batch; a record is a value, or what `encode_batch` takes."""
