@@ -11,10 +11,9 @@ written to a file. Exit 1 when any failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
-import queue
 import resource
 import signal
 import sys
@@ -32,6 +31,7 @@ from fuzz_readers import READERS, compare_kernels
 from logstore.records import KERNEL_NAME
 
 COUNT = 200_000
+FORK = multiprocessing.get_context("fork")
 CASE_SECONDS = 2.0
 MEMORY_BYTES = 150 << 20
 KINDS_MAX = 10
@@ -127,36 +127,51 @@ def report(failure: Failure, times: int) -> str:
 # ---------------------------------------------------------------- processes
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process and the case it is at."""
+
+    process: Any
+    at: Any
+
+
 def run_all(seed: int, count: int, processes: int) -> tuple[Tally, list[Failure]]:
-    """Share the cases between processes. One that dies is a failure of its case, and another goes on behind it."""
+    """Share the cases between processes. One that dies is a failure of its case, and another goes on behind it.
+
+    What a process did since it last said so is not counted then.
+    """
     total, failures = Tally(), []
-    messages: Any = multiprocessing.Queue()
-    at = [multiprocessing.Value("q", number, lock=False) for number in range(processes)]
-    workers = [start_worker(seed, number, count, processes, at[number], messages) for number in range(processes)]
-    finished = 0
-    while finished < processes:
-        with contextlib.suppress(queue.Empty):
-            message = messages.get(timeout=0.2)
+    workers = dict(start_worker(seed, range(number, count, processes)) for number in range(processes))
+    while workers:
+        for connection in multiprocessing.connection.wait(list(workers)):
+            try:
+                message = connection.recv()  # type: ignore[union-attr]
+            except (EOFError, OSError):  # the process has ended
+                worker = workers.pop(connection)
+                worker.process.join()
+                if worker.process.exitcode:
+                    number = worker.at.value
+                    failures.append(Failure(seed, number, cause_of_death(worker.process.exitcode)))
+                    workers.update([start_worker(seed, range(number + processes, count, processes))])
+                continue
             if isinstance(message, Failure):
                 failures.append(message)
             else:
                 total.add(message)
-            continue
-        finished = 0
-        for number, worker in enumerate(workers):
-            if worker.is_alive():
-                continue
-            if worker.exitcode == 0:
-                finished += 1
-                continue
-            case = at[number].value
-            failures.append(Failure(seed, case, cause_of_death(worker.exitcode or 0)))
-            workers[number] = start_worker(seed, case + processes, count, processes, at[number], messages)
         if len({failure.kind for failure in failures}) >= KINDS_MAX:
-            for worker in workers:
-                worker.kill()
+            for worker in workers.values():
+                worker.process.kill()
             break
     return total, failures
+
+
+def start_worker(seed: int, numbers: range) -> tuple[Any, Worker]:
+    receiver, sender = FORK.Pipe(duplex=False)
+    at = FORK.Value("q", numbers.start, lock=False)
+    process = FORK.Process(target=work, args=(seed, numbers, at, sender))
+    process.start()
+    sender.close()
+    return receiver, Worker(process, at)
 
 
 def cause_of_death(code: int) -> str:
@@ -165,13 +180,7 @@ def cause_of_death(code: int) -> str:
     return f"its process ended by {signal.Signals(-code).name if code < 0 else f'exit {code}'}"
 
 
-def start_worker(seed: int, first: int, count: int, step: int, at: Any, messages: Any) -> Any:
-    worker = multiprocessing.Process(target=work, args=(seed, range(first, count, step), at, messages))
-    worker.start()
-    return worker
-
-
-def work(seed: int, numbers: range, at: Any, messages: Any) -> None:
+def work(seed: int, numbers: range, at: Any, parent: Any) -> None:
     """Run cases; what failed and, every now and then, what was done goes to the parent."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     make_case(seed, 0)  # reads the fixtures, which is no case's cost
@@ -184,26 +193,25 @@ def work(seed: int, numbers: range, at: Any, messages: Any) -> None:
         try:
             run_case(make_case(seed, number), number, tally)
         except Exception:  # noqa: BLE001  # whatever a reader lets through is what is looked for
-            messages.put(Failure(seed, number, traceback.format_exc()))
+            parent.send(Failure(seed, number, traceback.format_exc()))
         signal.setitimer(signal.ITIMER_PROF, 0)
         tally.slowest = max(tally.slowest, (time.perf_counter() - start, number))
         grown = max(peak_memory() - base, 0)
         if grown > MEMORY_BYTES >= tally.grown:
-            messages.put(
+            parent.send(
                 Failure(seed, number, f"memory grew by {grown >> 20} MiB, {anonymous_memory() >> 20} MiB are held")
             )
         tally.grown = max(tally.grown, grown)
         if number // numbers.step % 1000 == 999:
-            messages.put(tally)
+            parent.send(tally)
             tally = Tally(grown=tally.grown)
-    messages.put(tally)
+    parent.send(tally)
 
 
 def run_case(case: Case, number: int, tally: Tally) -> None:
     """Read one case; raises what must not come out of a reader."""
-    is_right = READERS[case.reader](case.data)
     tally.done[case.reader] += 1
-    tally.refused[case.reader] += not is_right
+    tally.refused[case.reader] += not READERS[case.reader](case.data)
     if case.reader == "segment" and number % COMPARE_EVERY == 0:
         tally.compared += compare_kernels(case.data)
 

@@ -279,6 +279,8 @@ def segment(rng: random.Random) -> bytes:
             out += rng.choice([bytes(rng.randrange(80)), rng.randbytes(rng.randrange(80)), b"\xff" * 20])
         if len(out) > SEGMENT_BYTES:
             break
+    if out and rng.random() < 0.01:
+        out = (out * (40_000 // len(out) + 1))[:40_000]  # more than the first windows behind damage
     return bytes(mangled(rng, out)) if rng.random() < 0.1 else out
 
 

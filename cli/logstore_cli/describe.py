@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from logstore.errors import CorruptCheckpointError, CorruptIndexError, CorruptSnapshotError, LogstoreError
+from logstore.errors import CorruptCheckpointError, CorruptIndexError, CorruptSnapshotError
 from logstore.inspect import DescribeOptions, Description, PartitionDescription, describe, printable
 from logstore_cli.options import Outcome, common_options, progress, say, topic_matcher, total_bytes
 
@@ -52,10 +52,11 @@ def command(
                     outcome.has_damage = True
                     say(error)
                     continue
-                for problem in found.errors:
-                    say(problem if isinstance(problem, LogstoreError) else f"{problem.filename}: {problem.strerror}")
+                for problem in (*found.errors, *found.unreadable_files):
+                    if not isinstance(problem, OSError):
+                        say(problem)
                 outcome.has_damage |= found.damages > 0
-                outcome.has_failed |= found.unreadable_files > 0
+                outcome.has_failed |= bool(found.unreadable_files)
                 print(json.dumps(found.as_json(), ensure_ascii=True) if as_json else text(found))
     return outcome.exit_code
 
@@ -113,7 +114,7 @@ def _remarks(one: PartitionDescription) -> str:
     if one.damages:
         remarks.append(f"{one.damages} DAMAGED")
     if one.unreadable_files:
-        remarks.append(f"{one.unreadable_files} UNREADABLE")
+        remarks.append(f"{len(one.unreadable_files)} UNREADABLE")
     if one.dirty_ratio is not None:
         remarks.append(f"dirty {one.dirty_ratio:.0%}")
     if one.transactions_open:
@@ -156,8 +157,10 @@ def _partition(one: PartitionDescription, found: Description) -> str:
     if one.damages or one.unread_batches:
         rows.append(("DAMAGE", f"{one.damages} places, {one.unread_batches} unreadable batches; see `logstore check`"))
     if one.unreadable_files:
-        rows.append(("UNREADABLE", f"{one.unreadable_files} files; the operating system would not let them be read"))
-    return "\n".join([f"{printable(str(one.path))}: {found.kind}{name}", *(f"  {label:<14}{value}" for label, value in rows)])
+        rows.append(("UNREADABLE", f"{len(one.unreadable_files)} files, which the operating system does not give"))
+    return "\n".join(
+        [f"{printable(str(one.path))}: {found.kind}{name}", *(f"  {label:<14}{value}" for label, value in rows)]
+    )
 
 
 def _names(counts: Counter[str]) -> str:

@@ -83,7 +83,7 @@ def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every reading command has."""
     for option in (
-        click.option("--max-batch-bytes", type=parse_size, default=BATCH_BYTES_MAX, show_default="48MiB",
+        click.option("--max-batch-bytes", type=parse_size, default=BATCH_BYTES_MAX, show_default="32MiB",
                      metavar="SIZE", help="Cap on one batch, as stored and decompressed; bounds memory."),
         click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr; damage is still said."),
         click.option("--partition", type=click.IntRange(min=0), metavar="N", help="In a log directory: this number."),

@@ -102,7 +102,9 @@ def check_partition(
         context = None  # checkpoints do not speak of directories that are set aside
     epochs, findings = _read_epochs(partition)
     yield from findings
-    walk = LogWalk(_is_compacted(partition, context), epochs, options.batch_bytes_max)
+    walk = LogWalk(
+        _is_compacted(partition, context), epochs, options.batch_bytes_max, lambda: _read_epochs(partition)[0]
+    )
     gaps: list[tuple[int, int, Path]] = []
     for number, segment in enumerate(partition.segments):
         expected = walk.next_offset
@@ -127,11 +129,10 @@ def check_partition(
 
 # ---------------------------------------------------------------- parts of a partition
 
+
 def _missing_indexes(segment: SegmentFiles) -> Iterator[Finding]:
     """Kafka makes both indexes with the first append to a segment."""
-    missing = [
-        what for what, path in (("offset", segment.offset_index), ("time", segment.time_index)) if path is None
-    ]
+    missing = [what for what, path in (("offset", segment.offset_index), ("time", segment.time_index)) if path is None]
     if missing and segment.log.is_file() and segment.log.stat().st_size:
         yield finding("index-missing", segment.log, f"the segment has no {' and no '.join(missing)} index")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from logstore.errors import (
@@ -38,6 +38,7 @@ class LogWalk:
     is_compacted: bool
     epochs: tuple[EpochEntry, ...]
     batch_bytes_max: int
+    reread_epochs: Callable[[], tuple[EpochEntry, ...]] = lambda: ()  # a live broker may have begun a new one meanwhile
     transactions: TransactionTracker = dataclasses.field(default_factory=TransactionTracker)
     first_offset: int | None = None
     next_offset: int | None = None
@@ -109,27 +110,36 @@ def _check_offsets(
 
 def _check_epoch(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:
     """Leader epochs never go back, and the checkpoint knows where each began (LOG_SEMANTICS §10)."""
-    epoch, offset = batch.header.leader_epoch, batch.header.base_offset
     if batch.header.magic < 2:
         return
+    flaw = _epoch_flaw(batch, walk)
+    if flaw and (epochs := walk.reread_epochs()) and epochs != walk.epochs:
+        walk.epochs = epochs
+        flaw = _epoch_flaw(batch, walk)
+    if flaw:
+        yield found("leader-epoch", path, batch, flaw)
+    else:
+        walk.leader_epoch = max(batch.header.leader_epoch, walk.leader_epoch)
+
+
+def _epoch_flaw(batch: RecordBatch, walk: LogWalk) -> str:
+    epoch, offset = batch.header.leader_epoch, batch.header.base_offset
     number = bisect.bisect_right(walk.epochs, offset, key=lambda entry: entry.start_offset)
     known = walk.epochs[number - 1].epoch if number else None
-    message = ""
     if epoch < -1:
-        message = f"leader epoch {epoch} is impossible"
-    elif epoch < 0:
-        if walk.leader_epoch >= 0 or known is not None:
-            message = f"no leader epoch where {walk.leader_epoch if known is None else known} is expected"
-    elif epoch < walk.leader_epoch:
-        message = f"leader epoch {epoch} behind batches of epoch {walk.leader_epoch}"
-    elif known is not None and known != epoch:
-        message = f"leader epoch {epoch} where the checkpoint says {known}"
-    elif known is None and walk.epochs and epoch > walk.epochs[0].epoch:
-        message = f"leader epoch {epoch} before the checkpoint's first, {walk.epochs[0].epoch}"
-    if message:
-        yield found("leader-epoch", path, batch, message)
-    else:
-        walk.leader_epoch = max(epoch, walk.leader_epoch)
+        return f"leader epoch {epoch} is impossible"
+    if epoch < 0:
+        is_expected = walk.leader_epoch >= 0 or known is not None
+        return (
+            f"no leader epoch where {walk.leader_epoch if known is None else known} is expected" if is_expected else ""
+        )
+    if epoch < walk.leader_epoch:
+        return f"leader epoch {epoch} behind batches of epoch {walk.leader_epoch}"
+    if known is not None and known != epoch:
+        return f"leader epoch {epoch} where the checkpoint says {known}"
+    if known is None and walk.epochs and epoch > walk.epochs[0].epoch:
+        return f"leader epoch {epoch} before the checkpoint's first, {walk.epochs[0].epoch}"
+    return ""
 
 
 def _check_body(batch: RecordBatch, path: Path, walk: LogWalk) -> Iterator[Finding]:

@@ -113,7 +113,8 @@ class TimeIndexCheck:
         self._entry: TimeIndexEntry | None = None
         self._number, self._entry = next(self._entries, (0, None))
         self._largest = -1
-        self._reached = range(0)  # offsets of the first batch with the largest timestamp
+        # Offsets of the first batch with the largest timestamp; never empty.
+        self._reached = range(base_offset, base_offset + 1)
         self._last: TimeIndexEntry | None = None
         self._is_timed = True  # format v0 has no timestamps, and its index entries the broker's clock
         self._next_offset = base_offset
@@ -128,7 +129,7 @@ class TimeIndexCheck:
             yield from self._judge(entry)
         if batch.header.max_timestamp > self._largest:
             self._largest = batch.header.max_timestamp
-            self._reached = range(self._next_offset, batch.next_offset)
+            self._reached = range(min(self._next_offset, batch.last_offset), batch.last_offset + 1)
         self._is_timed = self._is_timed and batch.header.magic > 0
         self._next_offset = batch.next_offset
 

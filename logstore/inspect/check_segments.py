@@ -19,6 +19,8 @@ from logstore.inspect.tails import explain_tail
 from logstore.log import RecordFile
 from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch
 
+OFFSET_MAX = 2**63 - 1
+
 
 @dataclasses.dataclass(slots=True)
 class CheckTotals:
@@ -94,9 +96,10 @@ def _check_records(
             _step_over(found, walk)
         options.progress(position - done)
         done = position
+    has_grown = _size_now(segment.log) > records.size  # then entries beyond the batches speak of what came meanwhile
     for check in checks:
-        yield from check.finish(has_damage)
-    yield from _check_aborts(segment, walk, aborts_before)
+        yield from check.finish(has_damage or has_grown)
+    yield from _check_aborts(segment, walk, aborts_before, has_grown)
 
 
 def _damage(found: Damage, path: Path, is_last: bool, context: LogDirectoryContext | None, walk: LogWalk) -> Finding:
@@ -115,7 +118,14 @@ def _step_over(found: Damage, walk: LogWalk) -> None:
     walk.is_compacted = True  # a gap behind damage says nothing
 
 
-def _check_aborts(segment: SegmentFiles, walk: LogWalk, before: int) -> Iterator[Finding]:
+def _size_now(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _check_aborts(segment: SegmentFiles, walk: LogWalk, before: int, has_grown: bool) -> Iterator[Finding]:
     aborts = walk.transactions.aborts[before:]
     data, problem = _read(segment.transaction_index)
     yield from problem
@@ -123,6 +133,7 @@ def _check_aborts(segment: SegmentFiles, walk: LogWalk, before: int) -> Iterator
         return  # a segment by itself: a broker makes all of its indexes anew
     if aborts or data:
         end = segment.base_offset if walk.next_offset is None else walk.next_offset
+        end = OFFSET_MAX if has_grown else end
         path = segment.transaction_index
         yield from check_transaction_index(
             path, segment.log, data or b"", segment.base_offset, end, aborts, is_whole=walk.is_whole

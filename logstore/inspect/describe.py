@@ -37,7 +37,7 @@ from logstore.records import BATCH_BYTES_MAX, Damage, RecordBatch, TimestampType
 class PartitionDescription:
     """What a partition holds. Sizes in bytes, times in ms since the epoch; None where the files do not tell.
 
-    `records` are those a consumer could get, `control_records` the others. The clean part lies below the cleaner
+    `records` are those that users wrote, `control_records` the others. The clean part lies below the cleaner
     checkpoint; the dirty part reaches from there to the active segment, and `dirty_ratio` is its share of both
     (CLEANER §2.4).
     """
@@ -72,7 +72,7 @@ class PartitionDescription:
     leftovers: int = 0
     damages: int = 0
     unread_batches: int = 0
-    unreadable_files: int = 0
+    unreadable_files: list[str] = dataclasses.field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain values."""
@@ -104,10 +104,10 @@ class Description:
         return own + sum(partition.damages for partition in self.partitions)
 
     @property
-    def unreadable_files(self) -> int:
-        """How many files the operating system would not let be read."""
-        own = sum(isinstance(error, OSError) for error in self.errors)
-        return own + sum(partition.unreadable_files for partition in self.partitions)
+    def unreadable_files(self) -> list[str]:
+        """The files that the operating system would not let be read, each with its reason."""
+        own = [_said(error, self.path) for error in self.errors if isinstance(error, OSError)]
+        return own + [said for partition in self.partitions for said in partition.unreadable_files]
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain values."""
@@ -219,7 +219,8 @@ def _describe_partition(
 ) -> PartitionDescription:  # fmt: skip
     result = PartitionDescription(files.path, segments=len(files.segments), leftovers=len(files.leftovers))
     identity = files.topic_partition
-    result.unreadable_files += files.error is not None
+    if files.error is not None:
+        result.unreadable_files.append(_said(files.error, files.path))
     if files.segments:
         result.log_start_offset = files.segments[0].base_offset
         result.log_end_offset = files.segments[-1].base_offset
@@ -239,8 +240,8 @@ def _describe_partition(
                         result.damages += _is_damage(found, is_last, context or tail_context)
                 options.progress(records.size)
         except OSError as error:  # of a symbolic link, FileNotFoundError means that it leads nowhere
-            is_gone = isinstance(error, FileNotFoundError) and not segment.log.is_symlink()
-            result.unreadable_files += not is_gone
+            if not isinstance(error, FileNotFoundError) or segment.log.is_symlink():
+                result.unreadable_files.append(_said(error, segment.log))
     result.log_bytes = sum(size for _, size in sizes)
     result.producers = len(producers)
     result.transactions_committed = tracker.committed_count
@@ -253,7 +254,8 @@ def _describe_partition(
         except LogstoreError:
             result.damages += 1
         except OSError as error:
-            result.unreadable_files += not isinstance(error, FileNotFoundError)
+            if not isinstance(error, FileNotFoundError):
+                result.unreadable_files.append(_said(error, files.named[names.LEADER_EPOCH_CHECKPOINT]))
     if identity is not None:
         result.topic, result.partition = identity
     if files.checkpointed is not None and context is not None:
@@ -282,6 +284,10 @@ def _is_damage(found: Damage, is_last: bool, context: LogDirectoryContext | None
     return tail is None or tail.is_damage
 
 
+def _said(error: OSError, path: Path) -> str:
+    return f"{error.filename or path}: {error.strerror or error}"
+
+
 def _size(path: Path | None) -> int:
     try:
         return 0 if path is None else path.stat().st_size
@@ -306,19 +312,33 @@ def _add(
     try:
         result.codecs[batch.codec.label] += 1
         tracker.add(batch)
-        count = header.count if header.count >= 0 else len(batch.records(size_max=batch_bytes_max))
-        if batch.is_control:
-            result.control_records += count
-        else:
-            result.records += count
+        count, first, last = _count_and_times(batch, batch_bytes_max)
     except LogstoreError:
         result.unread_batches += 1
-    if batch.timestamp_type != TimestampType.NONE and header.count != 0:
-        first = header.max_timestamp if batch.delete_horizon_ms is not None else header.base_timestamp
-        if batch.timestamp_type == TimestampType.LOG_APPEND_TIME:
-            first = header.max_timestamp
-        if first >= 0:
-            result.first_timestamp = first if result.first_timestamp is None else min(first, result.first_timestamp)
-        if header.max_timestamp >= 0:
-            last = result.last_timestamp
-            result.last_timestamp = header.max_timestamp if last is None else max(header.max_timestamp, last)
+        return
+    if batch.is_control:
+        result.control_records += count
+    else:
+        result.records += count
+    if first >= 0:
+        result.first_timestamp = first if result.first_timestamp is None else min(first, result.first_timestamp)
+    if last >= 0:
+        result.last_timestamp = last if result.last_timestamp is None else max(last, result.last_timestamp)
+
+
+def _count_and_times(batch: RecordBatch, batch_bytes_max: int) -> tuple[int, int, int]:
+    """How many records there are, and their first and last time, -1 if they have none. Raises LogstoreError.
+
+    Headers name the last time only: for the first, records are walked, because producers send them out of order.
+    """
+    header = batch.header
+    if header.magic < 2:
+        times = [record.timestamp for record in batch.records(size_max=batch_bytes_max)]
+        return len(times), min(times), max(times)
+    if batch.timestamp_type == TimestampType.LOG_APPEND_TIME and header.count >= 0:
+        time = header.max_timestamp if header.count else -1
+        return header.count, time, time
+    stats = batch.stats(size_max=batch_bytes_max)
+    if not stats.count:
+        return 0, -1, -1
+    return stats.count, header.base_timestamp + stats.timestamp_delta_min, header.max_timestamp

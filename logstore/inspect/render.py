@@ -232,8 +232,8 @@ class Renderer:
         verdict = "INVALID" if not is_valid else "valid" if self._verified else "unverified"
         return (
             f"{printable(selection.place.name)} offsets {base_offset}..{first + delta} count {count}"
-            f" position {position} size {size} v{magic} {codec} {timestamp_type} {timestamp}{epoch}{producer}{flags}{horizon}"
-            f" crc {crc:#010x} {verdict}"
+            f" position {position} size {size} v{magic} {codec} {timestamp_type} {timestamp}"
+            f"{epoch}{producer}{flags}{horizon} crc {crc:#010x} {verdict}"
         )
 
     def row(self, row: dict[str, Any]) -> bytes:

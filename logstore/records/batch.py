@@ -33,7 +33,7 @@ from logstore.records.header import (
 from logstore.records.legacy import decode_legacy
 from logstore.records.record import Record
 
-BATCH_BYTES_MAX = 48 << 20
+BATCH_BYTES_MAX = 32 << 20
 """Default cap on one batch, compressed or decompressed, in bytes; with it a reader stays under 150 MB of memory."""
 
 _Error = TypeVar("_Error", bound=LogstoreError)

@@ -19,7 +19,7 @@ from logstore.errors import BatchTooLargeError, InvalidRecordError, UnsupportedF
 Buffer = bytes | bytearray | memoryview
 
 _PIECE = 1 << 20  # bytes made at a time by the streaming codecs
-_GZIP_CHUNK = 4096  # bytes given to zlib at a time: it copies what is left of them at the end of each member
+_GZIP_CHUNK = 1 << 16  # bytes given to zlib at a time: it copies what is left of them at the end of each member
 
 # snappy as the xerial library frames it (FORMAT §2.10). On disk; never change.
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"

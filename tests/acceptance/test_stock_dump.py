@@ -2,8 +2,8 @@
 
 The stock tool is wrong in two ways, and there the test says what is right instead:
 
-- of an offset or time index that a broker preallocated and never used (in a partition that waits for deletion) it prints
-  an entry of zeros, because it looks for the end of the entries only from the second one on;
+- of an offset or time index that a broker preallocated and never used (in a partition that waits for deletion) it
+  prints an entry of zeros, because it looks for the end of the entries only from the second one on;
 - of format v0 and v1 it prints one offset for a batch, which of a compressed set is its last; ours has both.
 
 What it says at its end about mismatches is on its stderr and not among these files.
@@ -47,7 +47,7 @@ def stock_batch(line: str) -> dict[str, Any]:
     """The fields of a line for a batch, by our names."""
     fields = stock_fields(line)
     batch: dict[str, Any] = {
-        ours: FLAGS.get(fields[theirs], None) if fields[theirs] in FLAGS else int(fields[theirs])
+        ours: FLAGS.get(fields[theirs]) if fields[theirs] in FLAGS else int(fields[theirs])
         for theirs, ours in BATCH_FIELDS.items()
         if theirs in fields
     }

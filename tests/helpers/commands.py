@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
 from logstore_cli.main import run
 
 PROGRAM = [sys.executable, "-c", "from logstore_cli.main import main; main()"]
@@ -37,9 +36,17 @@ class Result:
         return [json.loads(line) for line in self.out.split(b"\n")[:-1]]
 
 
-def logstore(*arguments: object) -> Result:
-    """Run a command in this process."""
-    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+class Terminal(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def logstore(*arguments: object, is_terminal: bool = False) -> Result:
+    """Run a command in this process; `is_terminal` is what its stdout says of itself."""
+    stream = Terminal if is_terminal else io.TextIOWrapper
+    out, err = stream(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run([os.fspath(one) if isinstance(one, os.PathLike) else str(one) for one in arguments])
     out.flush()

@@ -35,7 +35,7 @@ class Partition:
         self.path = path
         self.next_offset = self._base_offset = first_offset
         self._open: dict[int, int] = {}
-        self._epoch_starts = {0: first_offset}
+        self._epoch_starts: dict[int, int] = {}
         (path / "partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n")
         self._begin()
 
@@ -61,7 +61,6 @@ class Partition:
             given, base_offset=self.next_offset, timestamp=START + self.next_offset, options=options or BatchOptions()
         )
         batch[12:16] = leader_epoch.to_bytes(4, "big")
-        self._epoch_starts.setdefault(leader_epoch, self.next_offset)
         return self.append_bytes(batch)
 
     def append_bytes(self, data: bytes | bytearray) -> RecordBatch:
@@ -70,12 +69,14 @@ class Partition:
         position = self.log.stat().st_size
         if batch.header.max_timestamp > self._largest[0]:
             self._largest = (batch.header.max_timestamp, batch.last_offset)
+        append_bytes(self.log, data)
         if position:
             entry = (batch.last_offset - self._base_offset).to_bytes(4, "big") + position.to_bytes(4, "big")
             append_bytes(self._file("index"), entry)
             self._index_time()
-        append_bytes(self.log, data)
         self.next_offset = batch.next_offset
+        if batch.header.leader_epoch >= 0:
+            self._epoch_starts.setdefault(batch.header.leader_epoch, batch.header.base_offset)
         if batch.is_transactional and not batch.is_control:
             self._open.setdefault(batch.header.producer_id, batch.header.base_offset)
         return batch
@@ -92,10 +93,11 @@ class Partition:
             EndTransactionMarker(how, 0), offset=offset, timestamp=START + offset, producer_id=producer_id,
             producer_epoch=0, leader_epoch=0,
         )  # fmt: skip
+        batch = self.append_bytes(marker)
         if how == ControlType.ABORT:
             stable = min(self._open.values(), default=offset + 1)
             append_bytes(self._file("txnindex"), AbortedTransaction(producer_id, first, offset, stable).encode())
-        return self.append_bytes(marker)
+        return batch
 
     def roll(self) -> Partition:
         """Close the segment and begin the next."""

@@ -50,7 +50,9 @@ plans = st.tuples(
 ).map(lambda parts: parts[0] + parts[1])
 
 
-def write_log(path: Path, plan: list[tuple[str, list[tuple[int, int, bytes | None, bytes | None, tuple], bool]]]) -> list[Known]:
+def write_log(
+    path: Path, plan: list[tuple[str, list[tuple[int, int, bytes | None, bytes | None, tuple], bool]]]
+) -> list[Known]:
     """Write a partition as planned; all of its records in order."""
     partition, known = Partition(path), list[Known]()
     for kind, drawn, rolls_before in plan:
@@ -68,14 +70,17 @@ def _append(partition: Partition, kind: str, drawn: list) -> list[Known]:
     for step, timestamp, key, value, headers in drawn:
         offset += step
         wanted.append(Record(offset, timestamp, key, value, headers))
-    if kind.startswith("v0") or kind.startswith("v1"):
+    if kind.startswith(("v0", "v1")):
         return _append_legacy(partition, kind, wanted)
     producer_id = {"producer": PRODUCERS[1], "transaction": PRODUCERS[2]}.get(kind, -1)
     options = BatchOptions(
-        codec={"v2 gzip": Codec.GZIP, "v2 zstd": Codec.ZSTD}.get(kind, Codec.NONE), leader_epoch=0,
-        producer_id=producer_id, producer_epoch=-1 if producer_id < 0 else 0, base_sequence=-1 if producer_id < 0 else 0,
+        codec={"v2 gzip": Codec.GZIP, "v2 zstd": Codec.ZSTD}.get(kind, Codec.NONE),
+        leader_epoch=0,
+        producer_id=producer_id,
+        producer_epoch=min(producer_id, 0),
+        base_sequence=min(producer_id, 0),
         is_transactional=kind == "transaction",
-    )  # fmt: skip
+    )
     partition.append_bytes(encode_batch(wanted, base_offset=partition.next_offset, options=options))
     return [Known(record, producer_id) for record in wanted]
 

@@ -90,7 +90,8 @@ def passes(known: Known, where: RecordFilter) -> bool:
             where.key_regex is None or (user and one.key is not None and where.key_regex.search(one.key)),
             where.value_regex is None or (user and one.value is not None and where.value_regex.search(one.value)),
             not where.tombstones or (user and one.value is None),
-            where.header is None or (user and any(not where.header_has_value or v == where.header[1] for _, v in headers)),
+            where.header is None
+            or (user and any(not where.header_has_value or v == where.header[1] for _, v in headers)),
         )
     )
 
@@ -187,7 +188,12 @@ def test_reading_goes_on_behind_a_damaged_batch(orders: Path, where: RecordFilte
     flip_bit(log, 70, 3)
     [problem] = problems(orders, where=where)
     assert (problem.path, problem.position, problem.offset, problem.is_damage) == (log, 0, 6, True)
-    read = [one for found in everything(orders, where=where) if isinstance(found, Selection) for one in found.batch.records()]
+    read = [
+        one
+        for found in everything(orders, where=where)
+        if isinstance(found, Selection)
+        for one in found.batch.records()
+    ]
     assert [one.offset for one in read] == [*range(6), *range(8, 18)]
 
 
@@ -277,5 +283,9 @@ def test_a_record_that_lies_inside_an_intact_batch_is_found_when_it_is_read(tmp_
 def test_control_records_are_shown_unless_keys_values_or_headers_decide(transactions: Path) -> None:
     kinds = [s.batch.control_type() for s in selections(transactions) if s.batch.is_control]
     assert kinds == [ControlType.ABORT, ControlType.COMMIT]
-    for where in (RecordFilter(key_regex=re.compile(b"")), RecordFilter(tombstones=True), RecordFilter(header=("h", None))):
+    for where in (
+        RecordFilter(key_regex=re.compile(b"")),
+        RecordFilter(tombstones=True),
+        RecordFilter(header=("h", None)),
+    ):
         assert not any(selection.batch.is_control for selection in selections(transactions, where=where))

@@ -1,4 +1,4 @@
-"""The entries of every kind of small file are rows of plain values; a broken file gives what can be read, then the reason."""
+"""Every kind of small file is rows of plain values; a broken one gives what can be read, then the reason."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def test_a_torn_batch_in_a_segment_by_itself_is_damage() -> None:
     assert explain_tail(Damage(0, 100, DamageCode.TORN_TAIL), True, None) is None
 
 
-@pytest.mark.parametrize("code", [DamageCode.BATCH_CRC, DamageCode.BATCH_SIZE, DamageCode.BATCH_MAGIC, DamageCode.ZEROS])
+@pytest.mark.parametrize(
+    "code", [DamageCode.BATCH_CRC, DamageCode.BATCH_SIZE, DamageCode.BATCH_MAGIC, DamageCode.ZEROS]
+)
 def test_bad_bytes_are_damage_wherever_they_are(code: DamageCode) -> None:
     assert explain_tail(Damage(0, 100, code), True, UNCLEAN) is None
 

@@ -11,7 +11,15 @@ from helpers.directories import LogDirectory, Partition, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logstore.inspect import ConsumerView, Isolation, PartitionFiles, TransactionTracker, consumer_view, context_around, resolve
+from logstore.inspect import (
+    ConsumerView,
+    Isolation,
+    PartitionFiles,
+    TransactionTracker,
+    consumer_view,
+    context_around,
+    resolve,
+)
 from logstore.records import BATCH_BYTES_MAX, ControlType
 
 COMMITTED, UNCOMMITTED = Isolation.READ_COMMITTED, Isolation.READ_UNCOMMITTED

@@ -107,6 +107,11 @@ def test_an_empty_batch_keeps_every_field_of_the_header_it_stands_for(flags: int
     assert after.records() == decode(data) == [] and after.stats().count == 0
 
 
+def test_an_empty_batch_has_no_unused_attribute_bits() -> None:
+    before = only(batch(*THREE, attributes=0x7FF8))
+    assert only(encode_empty_batch(before.header)).header.attributes == 0x38
+
+
 @pytest.mark.kafka("BATCH-02")
 def test_a_batch_without_a_producer_has_none_of_its_fields() -> None:
     found = only(encode_batch([(b"k", b"v", 1), (b"k", b"v", 2)], base_offset=1234567))

@@ -408,7 +408,7 @@ BOMBS = """
 
 
 def test_a_bomb_of_a_gibibyte_is_refused_and_memory_stays_flat() -> None:
-    """The high-water mark of a process of its own: the cap of 48 MiB, a window, and no copy of either."""
+    """The high-water mark of a process of its own: the cap of 32 MiB, a window, and no copy of either."""
     program = [sys.executable, "-c", textwrap.dedent(BOMBS), by_hand.__file__.rpartition("/")[0], *sys.path]
     lines = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
     grown = {name: int(kib) for kib, name in (line.split(" ", 1) for line in lines)}
