@@ -76,3 +76,23 @@ class CorruptCheckpointError(LogstoreError):
 
 class InvalidNameError(LogstoreError):
     """A file, directory or topic name does not follow Kafka's rules."""
+
+
+class OffsetOutOfRangeError(LogstoreError):
+    """An offset is asked for that the log does not have, or no longer has."""
+
+
+class RecordRejectedError(LogstoreError):
+    """A well-formed record is against the configuration of the log; nothing of its batch was written."""
+
+
+class LogClosedError(LogstoreError):
+    """The log is closed, or takes no more appends after a failed sync; open it again."""
+
+
+class LogLockedError(LogstoreError):
+    """Another process has the log open for writing."""
+
+
+class DamagedLogError(LogstoreError):
+    """A log cannot be opened for writing as it is; nothing was changed."""

@@ -17,6 +17,16 @@ _.param
 _.exception
 _.trace
 
+# Settings that retention, compaction and producers will heed; Kafka's names, checked and shown today.
+_.compression_lz4_level
+_.retention_bytes
+_.retention_ms
+_.file_delete_delay_ms
+_.delete_retention_ms
+_.min_cleanable_dirty_ratio
+_.producer_id_expiration_ms
+_.transaction_max_timeout_ms
+
 # Fields of files and of the kernel's results: shown as a whole, or there for callers.
 _.data_version
 _.voted_id

@@ -96,8 +96,11 @@ class Dumper:
             text = f'{{"count":{count}}}\n' if self._wish.line_format == Format.JSON else f"{count}\n"
             self._out.write(text.encode())
             return
-        for line in self._tail:
-            self._out.write(line if isinstance(line, bytes) else self.renderer.records(line[0], [line[1]])[0])
+        for kept in self._tail:
+            if isinstance(kept, bytes):
+                self._out.write(kept)
+            else:
+                self._out.writelines(lines for lines, _ in self.renderer.some_lines(kept[0], [kept[1]]))
 
     def _directory(self, directory: LogDirectoryFiles) -> None:
         context = read_context(directory.path)
@@ -181,6 +184,8 @@ class Dumper:
         self._count += count
 
     def _records(self, selection: Selection) -> None:
+        if selection.batch.is_control and self._wish.line_format == Format.RAW:
+            return  # control records have no values
         if self._wish.count_only:
             self._counted(selection.count())
         elif self._wish.tail is None and self._left is None:
@@ -193,14 +198,13 @@ class Dumper:
                     return
 
     def _some_records(self, selection: Selection, records: list[Record]) -> None:
-        if self._wish.tail is not None:
-            self._tail.extend((selection, record) for record in records)
-            count = len(records)
-        else:
-            lines, count = self.renderer.records(selection, records)
-            self._out.write(lines)
         if self._left is not None:
-            self._left -= count
+            self._left -= len(records)
+        if self._wish.tail is not None:
+            kept = selection.without_bytes()
+            self._tail.extend((kept, record) for record in records)
+        else:
+            self._out.writelines(lines for lines, _ in self.renderer.some_lines(selection, records))
 
     def _rows(self, file: SingleFile) -> None:
         if self._wish.has_filters:

@@ -22,10 +22,12 @@ _COMPLETE = "_LOGSTORE_COMPLETE"  # set by the scripts of the command `completio
 
 # name -> (module, what it does in one line)
 COMMANDS = {
+    "append": ("append", "Append records from stdin to a partition directory."),
     "check": ("check", "Find everything that is wrong with files, partitions or log directories."),
     "completion": ("completion", "Print the completion script of a shell."),
     "describe": ("describe", "Say what a path holds: topics, segments, offsets, times, codecs, transactions."),
     "dump": ("dump", "Print records, batches, or the entries of index and checkpoint files."),
+    "read": ("read", "Print records from an offset or time on, and follow."),
 }
 
 

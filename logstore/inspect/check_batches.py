@@ -69,6 +69,9 @@ def check_batch(batch: RecordBatch, path: Path, base_offset: int, walk: LogWalk)
             first_offset = records[0].offset
             if any(one.offset >= other.offset for one, other in itertools.pairwise(records)):
                 yield found("record-offset", path, batch, "the offsets inside a compressed set do not ascend")
+            elif records[-1].offset != header.base_offset:
+                message = f"the last offset inside a compressed set is {records[-1].offset}, not that of the set"
+                yield found("record-offset", path, batch, message)
     except BatchTooLargeError as error:
         yield found("batch-too-large", path, batch, error.reason)
     except UnsupportedFormatError as error:

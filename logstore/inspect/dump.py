@@ -190,6 +190,12 @@ class Selection:
         """The records as lines, for a whole batch of format v2. Raises LogstoreError."""
         return self.batch.lines(style, size_max=self.place.options.batch_bytes_max)
 
+    def without_bytes(self) -> Selection:
+        """The same without the bytes around the batch, where its header says everything; for those who keep it long."""
+        if self.batch.header.count < 0:
+            return self
+        return Selection(self.place, RecordBatch(self.batch.header, None), self.is_whole)
+
     def holds_any(self) -> bool:
         """Whether any record is wanted; a batch without records is, where nothing is asked of records."""
         return self.is_whole or any(self.record_pieces())

@@ -10,11 +10,12 @@ import base64
 import enum
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from logstore.errors import LogstoreError, UnsupportedFormatError
 from logstore.inspect.dump import Selection
+from logstore.inspect.large import csv_pieces, groups, is_large, json_pieces, may_hold_large_records, text_pieces
 from logstore.inspect.text import json_text, printable
 from logstore.names import CLUSTER_METADATA_TOPIC, TopicPartition
 from logstore.records import (
@@ -79,14 +80,23 @@ class Renderer:
         """All lines of a selection, in pieces, each with its number of lines. Raises LogstoreError."""
         batch = selection.batch
         by_kernel = self._format != Format.CSV and not batch.is_control and not self._decodes(selection)
-        if by_kernel and selection.is_whole and batch.header.magic == 2:
+        if by_kernel and selection.is_whole and batch.header.magic == 2 and not may_hold_large_records(batch):
             yield from selection.lines(self._style(selection))
             return
         for piece in selection.record_pieces():
-            yield self.records(selection, piece)
+            yield from self.some_lines(selection, piece)
 
-    def records(self, selection: Selection, records: list[Record]) -> tuple[bytes, int]:
-        """The lines of some records of a selection, and how many."""
+    def some_lines(self, selection: Selection, records: list[Record]) -> Iterator[tuple[bytes, int]]:
+        """The lines of some records of a selection, in pieces, each with the number of lines that end in it."""
+        is_plain = not selection.batch.is_control and not self._decodes(selection)
+        for group in groups(records):
+            if is_plain and is_large(group[0]):
+                yield from ((piece, 0) for piece in self._large_line(selection, group[0]))
+                yield b"", 1
+            else:
+                yield self._group(selection, group)
+
+    def _group(self, selection: Selection, records: list[Record]) -> tuple[bytes, int]:
         if selection.batch.is_control:
             if self._format == Format.RAW:
                 return b"", 0
@@ -96,6 +106,27 @@ class Renderer:
         if self._format == Format.CSV:
             return b"".join(self._csv_line(selection, record) for record in records), len(records)
         return format_records(records, self._style(selection)), len(records)
+
+    def _large_line(self, selection: Selection, record: Record) -> Iterator[bytes]:
+        style, key, value = self._style(selection), record.key, record.value
+        if self._format == Format.RAW:
+            yield from (value or b"", self._raw_end)
+            return
+        if self._format == Format.CSV:
+            fields = self._csv_fields(selection, record, "", "")
+            yield _csv(fields[:5]) + b","
+            yield from csv_pieces(key, self._encoding, self.text)
+            yield b","
+            yield from csv_pieces(value, self._encoding, self.text)
+            yield b"," + _csv(fields[7:]) + b"\n"
+            return
+        head, between, tail = self._around(selection, record)
+        pieces = json_pieces if self._format == Format.JSON else text_pieces
+        yield head
+        yield from pieces(key, self._encoding)
+        yield between
+        yield from pieces(value, self._encoding)
+        yield tail + style.suffix
 
     def _decodes(self, selection: Selection) -> bool:
         identity = selection.place.partition
@@ -136,20 +167,20 @@ class Renderer:
 
     def _shown(self, selection: Selection, record: Record, key: Any, value: Any, rest: str) -> bytes:
         """A line of which key and value are plain objects."""
-        bare = Record(record.offset, record.timestamp, None, None, record.headers)
-        style = self._style(selection)
+        head, between, tail = self._around(selection, record)
+        shown = (head, json_text(key).encode(), between, json_text(value).encode(), tail, rest.encode())
+        return b"".join(shown) + self._style(selection).suffix
+
+    def _around(self, selection: Selection, record: Record) -> tuple[bytes, bytes, bytes]:
+        """What stands before, between and behind key and value in a line of JSON or text, up to its suffix."""
+        style = self._style(selection)._replace(suffix=b"")
         if self._format == Format.TEXT:
-            line = format_records(
-                [Record(record.offset, record.timestamp, b"", b"", record.headers)], style._replace(suffix=b"")
-            )
-            fields = line.split(b"\t")
-            fields[3:5] = [json_text(key).encode(), json_text(value).encode()]
-            return b"\t".join(fields) + rest.encode() + style.suffix
-        line = format_records([bare], style._replace(suffix=b""))
-        head, _, tail = line.rpartition(b',"key":null,"value":null,')
-        return b'%s,"key":%s,"value":%s,%s%s%s' % (
-            head, json_text(key).encode(), json_text(value).encode(), tail, rest.encode(), style.suffix,
-        )  # fmt: skip
+            line = format_records([Record(record.offset, record.timestamp, b"", b"", record.headers)], style)
+            *first, _, _, headers = (*line.split(b"\t"), b"")[:6]
+            return b"\t".join([*first, b""]), b"\t", b"\t" + headers if record.headers else b""
+        line = format_records([Record(record.offset, record.timestamp, None, None, record.headers)], style)
+        head, _, tail = line.rpartition(b'null,"value":null,')
+        return head, b',"value":', b"," + tail
 
     # ---- CSV
 
@@ -161,6 +192,11 @@ class Renderer:
     def _csv_line(
         self, selection: Selection, record: Record, key: str | None = None, value: str | None = None
     ) -> bytes:
+        return _csv(self._csv_fields(selection, record, key, value)) + b"\n"
+
+    def _csv_fields(
+        self, selection: Selection, record: Record, key: str | None, value: str | None
+    ) -> tuple[str | None, ...]:
         identity = selection.place.partition
         headers = [[name, self.text(data)] for name, data in record.headers]
         fields: tuple[str | None, ...] = (
@@ -175,7 +211,7 @@ class Renderer:
         )
         if self._with_batch:
             fields += (self.batch_json(selection, True),)
-        return ",".join(map(csv_field, fields)).encode("utf-8", "backslashreplace") + b"\n"
+        return fields
 
     def text(self, data: bytes | None) -> str | None:
         """Bytes as text in the chosen encoding; what is not UTF-8 as `\\xNN`."""
@@ -308,6 +344,10 @@ def _plain(value: Any) -> str:
 
 def _bool(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _csv(fields: Iterable[str | None]) -> bytes:
+    return ",".join(map(csv_field, fields)).encode("utf-8", "backslashreplace")
 
 
 def csv_field(text: str | None) -> str:

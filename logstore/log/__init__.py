@@ -22,19 +22,23 @@ from logstore.log.leader_epochs import (
     format_leader_epoch_checkpoint,
     parse_leader_epoch_checkpoint,
 )
+from logstore.log.log import Appended, Log, Recovered
 from logstore.log.offset_index import IndexExtent, OffsetIndex, OffsetIndexEntry, index_extent
 from logstore.log.producers import ProducerSnapshot, ProducerStateEntry
 from logstore.log.record_file import RecordFile
+from logstore.log.segment import SegmentRecovery
 from logstore.log.time_index import TimeIndex, TimeIndexEntry
 from logstore.log.transaction_index import AbortedTransaction, TransactionIndex, TransactionSearch
 
 __all__ = [
     "AbortedTransaction",
+    "Appended",
     "CleanShutdown",
     "EpochEndOffset",
     "EpochEntry",
     "IndexExtent",
     "LeaderEpochs",
+    "Log",
     "MetaProperties",
     "OffsetIndex",
     "OffsetIndexEntry",
@@ -43,6 +47,8 @@ __all__ = [
     "ProducerStateEntry",
     "QuorumState",
     "RecordFile",
+    "Recovered",
+    "SegmentRecovery",
     "TimeIndex",
     "TimeIndexEntry",
     "TransactionIndex",

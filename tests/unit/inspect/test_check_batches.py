@@ -284,6 +284,12 @@ def test_inner_offsets_that_do_not_ascend_are_found(write: Write) -> None:
     assert "record-offset" in codes(findings(write(message_set(0, GZIP, *inner, offset=2))))
 
 
+@pytest.mark.parametrize(("magic", "offset"), [(0, 1), (0, 3), (0, -(2**63) + 2), (1, 0)])
+def test_a_set_whose_offset_is_not_that_of_its_last_message_is_found(write: Write, magic: int, offset: int) -> None:
+    inner = [message(magic, b"k", b"v", offset=number) for number in range(3)]
+    assert "record-offset" in codes(findings(write(message_set(magic, GZIP, *inner, offset=offset))))
+
+
 def test_a_log_goes_on_in_a_new_format(write: Write) -> None:
     path = write(message(0, b"k", b"v"), message(1, b"k", b"v", offset=1, timestamp=5))
     append_bytes(path, one(2, leader_epoch=0))

@@ -280,6 +280,11 @@ def test_a_record_that_lies_inside_an_intact_batch_is_found_when_it_is_read(tmp_
         selected(log)
 
 
+def test_what_is_kept_long_keeps_no_bytes_of_the_file(orders: Path) -> None:
+    kept = next(selections(orders)).without_bytes()
+    assert kept.batch.header.count == 2 and kept.batch._buffer is None
+
+
 def test_control_records_are_shown_unless_keys_values_or_headers_decide(transactions: Path) -> None:
     kinds = [s.batch.control_type() for s in selections(transactions) if s.batch.is_control]
     assert kinds == [ControlType.ABORT, ControlType.COMMIT]

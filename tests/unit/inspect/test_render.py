@@ -80,6 +80,10 @@ def to_bytes(value: Any) -> bytes | None:
     return None if value is None else base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode()
 
 
+def to_name(value: Any) -> str:
+    return (to_bytes(value) or b"").decode("utf-8", "surrogateescape")
+
+
 # ---------------------------------------------------------------- JSON
 
 
@@ -91,7 +95,7 @@ def test_json_gives_back_every_byte(drawn: list[Any], codec: Codec, is_whole: bo
     got = [
         Record(
             line["offset"], line["timestamp"], to_bytes(line["key"]), to_bytes(line["value"]),
-            tuple((to_bytes(name).decode("utf-8", "surrogateescape"), to_bytes(value)) for name, value in line["headers"]),
+            tuple((to_name(name), to_bytes(value)) for name, value in line["headers"]),
         )
         for line in objects(raw, is_whole=is_whole)
     ]  # fmt: skip
