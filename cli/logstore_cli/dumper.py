@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -60,7 +61,8 @@ class Dumper:
         self._outcome = outcome
         self._left = wish.limit
         self._count = 0
-        self._tail: collections.deque[bytes | tuple[Selection, Record]] = collections.deque(maxlen=wish.tail)
+        kept_max = None if wish.tail is None else min(wish.tail, sys.maxsize)
+        self._tail: collections.deque[bytes | tuple[Selection, Record]] = collections.deque(maxlen=kept_max)
         self._with_identity = False
         self._columns: tuple[str, ...] = ()  # of CSV, as last written
         self.advance: Callable[[int], object] = lambda _: None

@@ -40,7 +40,7 @@ def parse_time(value: str | int) -> int:
     Raises click.BadParameter.
     """
     text = str(value).strip()
-    if re.fullmatch(r"-?[0-9]{1,18}", text):
+    if re.fullmatch(r"-?[0-9]{1,19}", text):
         return int(text)
     if match := re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)", text):
         return int(time.time() * 1000 - float(match[1]) * _SPANS[match[2]])

@@ -119,6 +119,11 @@ def test_limit_tail_and_count_cut_what_the_filters_leave(kafka_fixtures: Path, l
     assert dumped(*filters, "--count", "--tail", limit, place) == [{"count": len(tail)}]
 
 
+@pytest.mark.parametrize("option", ["--limit", "--tail"])
+def test_a_number_larger_than_any_log_is_all_of_it(orders: Path, option: str) -> None:
+    assert len(dumped(option, 10**30, orders)) == 18
+
+
 @pytest.mark.parametrize("encoding", ["hex", "base64"])
 def test_a_key_is_written_in_the_chosen_encoding(orders: Path, directory: LogDirectory, encoding: str) -> None:
     partition = directory.partition("binary-0")
@@ -145,6 +150,19 @@ def test_batches_are_those_that_hold_what_the_filters_leave(
     for place, everything in lines.items():
         wanted = list({str(line["batch"]): line["batch"] for line in everything if keep(line)}.values())
         assert objects("dump", "--batches", *arguments, kafka_fixtures / place) == wanted
+
+
+@pytest.mark.kafka("DUMP-02")
+def test_keys_and_values_are_shown_with_records_only_and_where_they_are(directory: LogDirectory) -> None:
+    partition = directory.partition("orders-3")
+    partition.append((b"key", None), (None, b"value"), (b"", b""))
+    assert [(line["key"], line["value"]) for line in dumped(partition.path)] == [
+        ("key", None),
+        (None, "value"),
+        ("", ""),
+    ]
+    assert logstore("dump", "--batches", partition.path).out.count(b"key") == 0
+    assert not {"key", "value"} & objects("dump", "--batches", partition.path)[0].keys()
 
 
 def test_batches_are_limited_and_counted_like_records(kafka_fixtures: Path) -> None:

@@ -142,7 +142,6 @@ def test_a_name_that_is_not_utf8_is_still_json() -> None:
     assert line["topic"] == "caf\udce9\n\u2028"
 
 
-@pytest.mark.kafka("DUMP-02")
 def test_the_batch_of_a_record_is_shown_where_it_is_asked_for() -> None:
     raw = batch(record(b"k", b"v"), base_offset=5, attributes=0x50, producer_id=7, producer_epoch=1, base_timestamp=9)
     [line] = objects(raw, with_batch=True)
