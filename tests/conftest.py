@@ -41,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"no kernel: {error}; is this tree installed, with a C compiler if it must?") from error
     if wanted and used != wanted:
         raise pytest.UsageError(f"LOGSTORE_KERNEL={wanted}, but the kernel that runs is {used}")
+    # Processes that tests start use the same kernel, and do not warn of a missing compiler again.
+    os.environ["LOGSTORE_KERNEL"] = used
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
