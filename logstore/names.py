@@ -18,6 +18,9 @@ TOPIC_NAME_LENGTH_MAX = 249
 DIRECTORY_NAME_LENGTH_MAX = 255
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 CLUSTER_METADATA_TOPIC = "__cluster_metadata"
+CONSUMER_OFFSETS_TOPIC = "__consumer_offsets"
+TRANSACTION_STATE_TOPIC = "__transaction_state"
+DECODED_TOPICS = frozenset({CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC})
 REMOTE_LOG_INDEX_CACHE = "remote-log-index-cache"
 """The one sub-directory of a log directory that is no partition and is skipped when logs are loaded."""
 

@@ -19,6 +19,7 @@ from logstore.inspect import DumpOptions, Format, Isolation, RecordFilter
 from logstore.records import ByteEncoding
 from logstore_cli.dumper import Dumper, Wish
 from logstore_cli.options import (
+    ENCODINGS,
     Outcome,
     common_options,
     parse_offsets,
@@ -27,8 +28,6 @@ from logstore_cli.options import (
     topic_matcher,
     total_bytes,
 )
-
-ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 
 EPILOG = """\b
 Examples:

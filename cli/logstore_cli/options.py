@@ -17,8 +17,9 @@ from click.shell_completion import CompletionItem
 
 from logstore.errors import LogstoreError
 from logstore.inspect import LogDirectoryFiles, PartitionFiles, Target, iter_partitions, resolve
-from logstore.records import BATCH_BYTES_MAX
+from logstore.records import BATCH_BYTES_MAX, ByteEncoding
 
+ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 _SPANS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -25,11 +25,9 @@ from logstore.inspect import (
     resolve,
     select_partition,
 )
-from logstore.records import ByteEncoding
-from logstore_cli.options import Outcome, complete_path, parse_path, parse_time, say
+from logstore_cli.options import ENCODINGS, Outcome, complete_path, parse_path, parse_time, say
 
 _POLL_SECONDS = 0.1
-ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 
 EPILOG = """\b
 Examples:

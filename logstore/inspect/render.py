@@ -17,7 +17,7 @@ from logstore.errors import LogstoreError, UnsupportedFormatError
 from logstore.inspect.dump import Selection
 from logstore.inspect.large import csv_pieces, groups, is_large, json_pieces, may_hold_large_records, text_pieces
 from logstore.inspect.text import json_text, printable
-from logstore.names import CLUSTER_METADATA_TOPIC, TopicPartition
+from logstore.names import DECODED_TOPICS, TopicPartition
 from logstore.records import (
     BatchHeader,
     ByteEncoding,
@@ -32,7 +32,6 @@ from logstore.records import (
 )
 
 # Decoders are imported where the first internal record is met: their tables take longer to build than a small dump.
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", CLUSTER_METADATA_TOPIC})
 CSV_COLUMNS = ("topic", "partition", "offset", "timestamp", "timestamp_type", "key", "value", "headers")
 
 
@@ -131,7 +130,7 @@ class Renderer:
     def _decodes(self, selection: Selection) -> bool:
         identity = selection.place.partition
         return (
-            self._decode and self._format != Format.RAW and identity is not None and identity.topic in INTERNAL_TOPICS
+            self._decode and self._format != Format.RAW and identity is not None and identity.topic in DECODED_TOPICS
         )
 
     def _style(self, selection: Selection) -> LineStyle:

@@ -30,7 +30,6 @@ from logstore.records.internal.schema import (
     to_base64,
 )
 
-CLUSTER_METADATA_TOPIC = "__cluster_metadata"
 FRAME_VERSION = 1
 """On disk; never change. (0 was the preview of KRaft in Kafka 2.8, whose records differ.)"""
 TYPE_MAX = 2**15 - 1

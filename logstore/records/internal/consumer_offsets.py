@@ -34,8 +34,6 @@ from logstore.records.internal.schema import (
     Struct,
 )
 
-CONSUMER_OFFSETS_TOPIC = "__consumer_offsets"
-
 _MEMBER = Struct(
     (
         Field("memberId", STRING),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from logstore.records.internal.cluster_metadata import (
+from logstore.names import (
     CLUSTER_METADATA_TOPIC,
+    CONSUMER_OFFSETS_TOPIC,
+    DECODED_TOPICS,
+    TRANSACTION_STATE_TOPIC,
+)
+from logstore.records.internal.cluster_metadata import (
     decode_metadata_key,
     decode_metadata_value,
 )
 from logstore.records.internal.consumer_offsets import (
-    CONSUMER_OFFSETS_TOPIC,
     decode_consumer_offsets_key,
     decode_consumer_offsets_value,
 )
 from logstore.records.internal.transaction_state import (
-    TRANSACTION_STATE_TOPIC,
     decode_transaction_state_key,
     decode_transaction_state_value,
 )
 
-INTERNAL_TOPICS = frozenset({CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC})
+INTERNAL_TOPICS = DECODED_TOPICS
 """The topics that `decode_internal_key` and `decode_internal_value` know."""
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from logstore.records.internal.coordinator import RecordType, decode_coordinator_key, decode_coordinator_value
 from logstore.records.internal.schema import INT8, INT16, INT32, INT64, STRING, Array, Field, Message, Struct
 
-TRANSACTION_STATE_TOPIC = "__transaction_state"
-
 _PARTITIONS = Struct((Field("topic", STRING), Field("partitionIds", Array(INT32))))
 
 # On disk; never change.
