@@ -3,7 +3,8 @@
 """The compiled kernel: the same functions as `_kernel_py.py`, which says what each of them means.
 
 Free functions on buffers and integers: no I/O, no state, therefore thread-safe. Every length read from a buffer is
-bounded by the bytes that are there before it is used. Functions that make no Python objects release the GIL.
+bounded by the bytes that are there before it is used. Functions that may take long and make no Python objects release
+the GIL; short ones keep it, because to get it back beside a busy thread takes far longer than they do.
 """
 
 cimport cython
@@ -66,6 +67,7 @@ cdef enum:  # LineMode and ByteEncoding
 
 
 cdef object INT64_MAX = 2**63 - 1
+cdef str NEGATIVE = "a position in a buffer is not below 0"
 
 cdef PyTypeObject* HEADER_TYPE = <PyTypeObject*>BatchHeader
 
@@ -130,6 +132,39 @@ cdef inline int smallest(int magic) noexcept nogil:
 cdef inline int header_size(int magic) noexcept nogil:
     """Bytes of the fields that a `BatchHeader` shows."""
     return HEADER_V2 if magic == 2 else 26 if magic == 1 else 18
+
+
+# ---------------------------------------------------------------- indexes
+
+
+def floor_entry(
+    buffer, Py_ssize_t count, Py_ssize_t entry_bytes, Py_ssize_t key_bytes, Py_ssize_t key_position, int64_t target
+):
+    cdef Py_buffer view
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if (key_bytes != 4 and key_bytes != 8) or entry_bytes < 0 or not 0 <= key_position <= entry_bytes - key_bytes:
+            raise ValueError(f"no key of {key_bytes} bytes at {key_position} in an entry of {entry_bytes}")
+        if count > view.len // entry_bytes:
+            raise ValueError(f"{count} entries of {entry_bytes} bytes are more than {view.len} bytes")
+        return floor_of(<const uint8_t*>view.buf + key_position, count, entry_bytes, key_bytes == 8, target)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef Py_ssize_t floor_of(
+    const uint8_t* p, Py_ssize_t count, Py_ssize_t entry_bytes, bint wide, int64_t target
+) noexcept nogil:
+    cdef Py_ssize_t low = 0, high = count, middle
+    cdef int64_t key
+    while low < high:
+        middle = low + (high - low) // 2
+        key = <int64_t>big64(p + middle * entry_bytes) if wide else <int32_t>big32(p + middle * entry_bytes)
+        if target < key:
+            high = middle
+        else:
+            low = middle + 1
+    return low - 1
 
 
 # ---------------------------------------------------------------- batches
@@ -261,6 +296,75 @@ def find_candidate(buffer, Py_ssize_t start, Py_ssize_t end, int64_t size_max, i
         PyBuffer_Release(&view)
 
 
+cdef Py_ssize_t LONG_WALK = 1 << 20  # bytes
+
+
+def find_batch(buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset):
+    cdef Py_buffer view
+    cdef Py_ssize_t position = start
+    cdef int64_t size = 0, base_offset = 0
+    cdef int status
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if start < 0:
+            raise ValueError(NEGATIVE)
+        end = min(end, view.len)
+        if end - start < LONG_WALK:
+            status = seek_batch(<const uint8_t*>view.buf, &position, end, offset, &size, &base_offset)
+        else:
+            with nogil:
+                status = seek_batch(<const uint8_t*>view.buf, &position, end, offset, &size, &base_offset)
+        if status >= 0:
+            return position, 0, status
+        return position, size, base_offset
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int seek_batch(
+    const uint8_t* buffer, Py_ssize_t* at, Py_ssize_t end, int64_t offset, int64_t* total, int64_t* base_offset
+) noexcept nogil:
+    """Move `at` to the batch found and return -1, or to where the walk stops and return the WalkEnd."""
+    cdef Py_ssize_t position = at[0], left
+    cdef int64_t size, last_offset
+    cdef const uint8_t* p
+    cdef int magic, status = END
+    while position < end:
+        p = buffer + position
+        left = end - position
+        if left < UP_TO_MAGIC:
+            status = INCOMPLETE
+            break
+        size = <int32_t>big32(p + 8)
+        magic = p[MAGIC_AT]
+        if size < 14:
+            status = BAD_SIZE
+            break
+        if magic > 2:
+            status = BAD_MAGIC
+            break
+        if size < smallest(magic):
+            status = BAD_SIZE
+            break
+        last_offset = <int64_t>big64(p)
+        if magic == 2:
+            if left < HEADER_V2:
+                status = INCOMPLETE
+                break
+            last_offset = <int64_t>(<uint64_t>last_offset + <uint64_t><int64_t><int32_t>big32(p + 23))
+        if last_offset >= offset:
+            base_offset[0] = <int64_t>big64(p)
+            total[0] = OVERHEAD + size
+            status = -1
+            break
+        if OVERHEAD + size > left:
+            status = INCOMPLETE
+            break
+        position += OVERHEAD + size
+    at[0] = position
+    return status
+
+
 cdef bint plausible(const uint8_t* p, int magic) noexcept nogil:
     cdef int64_t delta, count
     if magic == 2:
@@ -325,10 +429,10 @@ cdef inline int sized(const uint8_t* p, Py_ssize_t* position, Py_ssize_t end, Py
     return 0
 
 
-cdef int parse_record(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fields* f) noexcept nogil:
-    """Read one record and check all of it, headers included; 0 or a Flaw."""
-    cdef Py_ssize_t position = start, end, at = 0, size = 0
-    cdef int64_t number = 0, i
+cdef inline int parse_start(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fields* f) noexcept nogil:
+    """Read a record up to its offset delta, and where key and end are; 0 or a Flaw."""
+    cdef Py_ssize_t position = start
+    cdef int64_t number = 0
     cdef int flaw
     if start >= limit:
         return RECORDS_END_EARLY
@@ -337,14 +441,24 @@ cdef int parse_record(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fiel
         return flaw
     if number < 0 or number > limit - position:
         return RECORD_TOO_LONG
-    end = position + number
+    f.end = position + number
     position += 1
-    flaw = varint(p, &position, end, 10, &f.timestamp_delta)
+    flaw = varint(p, &position, f.end, 10, &f.timestamp_delta)
     if flaw:
         return flaw
-    flaw = varint(p, &position, end, 5, &f.offset_delta)
+    flaw = varint(p, &position, f.end, 5, &f.offset_delta)
+    f.key = position
+    return flaw
+
+
+cdef int parse_record(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fields* f) noexcept nogil:
+    """Read one record and check all of it, headers included; 0 or a Flaw."""
+    cdef Py_ssize_t position, end, at = 0, size = 0
+    cdef int64_t i
+    cdef int flaw = parse_start(p, start, limit, f)
     if flaw:
         return flaw
+    position, end = f.key, f.end
     flaw = sized(p, &position, end, &f.key, &f.key_size)
     if flaw:
         return flaw
@@ -368,7 +482,6 @@ cdef int parse_record(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit, Fiel
             return flaw
     if position != end:
         return RECORD_SLACK
-    f.end = end
     return 0
 
 
@@ -403,6 +516,78 @@ def decode_records(
             records.append(make_record(p, &f, <int64_t>(<uint64_t>base_offset + <uint64_t>f.offset_delta), timestamp))
             position = f.end
         return records, position
+    finally:
+        PyBuffer_Release(&view)
+
+
+def decode_at(
+    buffer, Py_ssize_t position, Py_ssize_t end, int64_t count, int64_t base_offset, int64_t base_timestamp,
+    append_time, int64_t offset,
+):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef const uint8_t* p
+    cdef int64_t i, timestamp, wanted = <int64_t>(<uint64_t>offset - <uint64_t>base_offset), fixed = 0
+    cdef bint is_fixed = append_time is not None
+    cdef int flaw
+    if is_fixed:
+        fixed = append_time
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if position < 0:
+            raise ValueError(NEGATIVE)
+        p = <const uint8_t*>view.buf
+        end = min(end, view.len)
+        for i in range(count):
+            flaw = parse_start(p, position, end, &f)
+            if flaw == 0 and f.offset_delta == wanted:
+                flaw = parse_record(p, position, end, &f)
+                if flaw == 0:
+                    timestamp = fixed if is_fixed else <int64_t>(<uint64_t>base_timestamp + <uint64_t>f.timestamp_delta)
+                    return make_record(p, &f, offset, timestamp)
+            if flaw:
+                raise flaw_error(flaw, position)
+            position = f.end
+        return None
+    finally:
+        PyBuffer_Release(&view)
+
+
+def find_record(buffer, Py_ssize_t position, Py_ssize_t end, int64_t offset):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef const uint8_t* p
+    cdef Py_ssize_t batch_end
+    cdef int64_t size = 0, base_offset = 0, i, timestamp, wanted
+    cdef int attributes
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if position < 0:
+            raise ValueError(NEGATIVE)
+        end = min(end, view.len)
+        if seek_batch(<const uint8_t*>view.buf, &position, end, offset, &size, &base_offset) >= 0:
+            return None
+        p = <const uint8_t*>view.buf
+        attributes = p[position + 22]
+        if base_offset > offset or size > end - position or p[position + MAGIC_AT] != 2 or attributes & 0x27:
+            return None
+        batch_end = position + size
+        wanted = offset - base_offset
+        timestamp = <int64_t>big64(p + position + (35 if attributes & 8 else 27))
+        i = <int32_t>big32(p + position + 57)
+        position += HEADER_V2
+        while i > 0:
+            i -= 1
+            if parse_start(p, position, batch_end, &f):
+                return None
+            if f.offset_delta == wanted:
+                if parse_record(p, position, batch_end, &f):
+                    return None
+                if not attributes & 8:
+                    timestamp = <int64_t>(<uint64_t>timestamp + <uint64_t>f.timestamp_delta)
+                return make_record(p, &f, offset, timestamp)
+            position = f.end
+        return None
     finally:
         PyBuffer_Release(&view)
 
@@ -542,6 +727,8 @@ cdef Py_ssize_t GUESS_MAX = 1 << 26  # bytes set aside because the first record 
 
 
 cdef int64_t checked_time(object when, Py_ssize_t index) except? -1:
+    if not isinstance(when, int):
+        raise TypeError(f"record {index}: timestamp {when!r} is no whole number")
     if not -1 <= when <= INT64_MAX:
         raise ValueError(f"record {index}: timestamp {when} is negative, or beyond 64 bits")
     return when
@@ -616,6 +803,40 @@ def encode_records(items, Py_ssize_t reserve, int64_t base_offset, base_timestam
         index += 1
     PyByteArray_Resize(out, used)
     return out, previous, base if has_base else -1, max_timestamp
+
+
+def encode_plain_batch(items, default_timestamp):
+    cdef tuple encoded = encode_records(items, HEADER_V2, 0, None, default_timestamp)
+    cdef bytearray out = encoded[0]
+    cdef int64_t last_delta = encoded[1], base = encoded[2], newest = encoded[3]
+    cdef Py_ssize_t size = PyByteArray_GET_SIZE(out)
+    cdef uint8_t* p
+    if last_delta + 1 != len(items) or not last_delta >= 0:
+        raise ValueError("the offsets of the records do not ascend from 0 by one" if len(items) else
+                         "a batch needs at least one record")
+    if size > INT32_MAX:
+        raise ValueError(f"a batch of {size} bytes is larger than Kafka's format can say")
+    p = <uint8_t*>PyByteArray_AS_STRING(out)
+    put_big(p, 0, 8)  # the log numbers it
+    put_big(p + 8, size - OVERHEAD, 4)
+    put_big(p + 12, -1, 4)
+    p[MAGIC_AT] = 2
+    put_big(p + 21, 0, 2)
+    put_big(p + 23, last_delta, 4)
+    put_big(p + 27, base, 8)
+    put_big(p + 35, newest, 8)
+    put_big(p + 43, -1, 8)
+    put_big(p + 51, -1, 2)
+    put_big(p + 53, -1, 4)
+    put_big(p + 57, last_delta + 1, 4)
+    put_big(p + 17, <int64_t>crc32c(PyMemoryView_FromMemory(<char*>p + 21, size - 21, PyBUF_READ)), 4)
+    return out, last_delta, newest
+
+
+cdef inline void put_big(uint8_t* p, int64_t number, int width) noexcept nogil:
+    cdef int i
+    for i in range(width):
+        p[i] = <uint8_t>(<uint64_t>number >> (8 * (width - 1 - i)))
 
 
 # ---------------------------------------------------------------- lines

@@ -49,6 +49,7 @@ _HEADER_LEGACY = struct.Struct(">qiIBb")  # offset, size, crc, magic, attributes
 _HEADER_SIZE = {1: 26, 2: HEADER_V2_SIZE}  # v1 has a timestamp behind the attributes
 _EPOCH = datetime.datetime(1970, 1, 1)
 _TIME_MIN, _TIME_MAX = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999, in ms since the epoch
+_NEGATIVE = "a position in a buffer is not below 0"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +70,32 @@ class Record:
     def replace(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+# ---------------------------------------------------------------- indexes
+
+
+def floor_entry(buffer: Buffer, count: int, entry_bytes: int, key_bytes: int, key_position: int, target: int) -> int:
+    """The number of the last of `count` entries whose key is at most `target`, or -1.
+
+    The entries are at the start of `buffer`, all of the same size; their keys are signed, big endian, of `key_bytes` (4
+    or 8) from byte `key_position` of the entry on, and ascend: where they do not, some entry is the answer, or -1.
+    Raises ValueError for keys of another width or not within their entry, and for more entries than there are bytes.
+    """
+    view = memoryview(buffer)
+    if key_bytes not in (4, 8) or not 0 <= key_position <= entry_bytes - key_bytes:
+        raise ValueError(f"no key of {key_bytes} bytes at {key_position} in an entry of {entry_bytes}")
+    if count > len(view) // entry_bytes:
+        raise ValueError(f"{count} entries of {entry_bytes} bytes are more than {len(view)} bytes")
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        position = middle * entry_bytes + key_position
+        if target < int.from_bytes(view[position : position + key_bytes], "big", signed=True):
+            high = middle
+        else:
+            low = middle + 1
+    return low - 1
 
 
 # ---------------------------------------------------------------- batches
@@ -156,6 +183,44 @@ def find_candidate(buffer: Buffer, start: int, end: int, size_max: int, offset_m
     return -1
 
 
+def find_batch(buffer: Buffer, start: int, end: int, offset: int) -> tuple[int, int, int]:
+    """Find the first batch from `start` that ends at `offset` or behind it: its position, size and base offset.
+
+    A message of format v0 or v1 ends at the offset in its header. The body of the batch found may reach beyond `end`,
+    its header does not (of a v0 or v1 message: what comes up to the magic). Without such a batch: where the walk
+    stopped, 0, and why (`WalkEnd`). No CRC is checked. Raises ValueError for a `start` below 0.
+    """
+    view = memoryview(buffer)
+    end = min(end, len(view))
+    if start < 0:
+        raise ValueError(_NEGATIVE)
+    position = start
+    while position < end:
+        if end - position < HEADER_SIZE_UP_TO_MAGIC:
+            return position, 0, WalkEnd.INCOMPLETE
+        last_offset, size = struct.unpack_from(">qi", view, position)
+        base_offset = last_offset
+        magic = view[position + MAGIC_POSITION]
+        if size < SIZE_MIN_V0:
+            return position, 0, WalkEnd.BAD_SIZE
+        if magic > 2:
+            return position, 0, WalkEnd.BAD_MAGIC
+        if size < _SIZE_MIN[magic]:
+            return position, 0, WalkEnd.BAD_SIZE
+        if magic == 2:
+            if end - position < HEADER_V2_SIZE:
+                return position, 0, WalkEnd.INCOMPLETE
+            (delta,) = struct.unpack_from(">i", view, position + 23)
+            last_offset = _wrap(base_offset + delta)
+        total = LOG_OVERHEAD + size
+        if last_offset >= offset:
+            return position, total, base_offset
+        if total > end - position:
+            return position, 0, WalkEnd.INCOMPLETE
+        position += total
+    return position, 0, WalkEnd.END
+
+
 def _is_plausible(header: BatchHeader) -> bool:
     if header.magic == 2:
         return (
@@ -195,6 +260,57 @@ def decode_records(
         )
         position = fields.end
     return records, position
+
+
+def decode_at(
+    buffer: Buffer,
+    position: int,
+    end: int,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    append_time: int | None,
+    offset: int,
+) -> Record | None:
+    """Decode the first of `count` records from `position` that has this offset; None if none has it.
+
+    `append_time` replaces its timestamp (LogAppendTime). Raises InvalidRecordError at the first record whose length,
+    timestamp or offset is wrong, or if the record found is wrong in any field; ValueError for a `position` below 0.
+    """
+    view = memoryview(buffer)
+    end = min(end, len(view))
+    if position < 0:
+        raise ValueError(_NEGATIVE)
+    for _ in range(count):
+        _, offset_delta, _, record_end = _record_start(view, position, end)
+        if _wrap(base_offset + offset_delta) == offset:
+            return decode_records(view, position, end, 1, base_offset, base_timestamp, append_time)[0][0]
+        position = record_end
+    return None
+
+
+def find_record(buffer: Buffer, position: int, end: int, offset: int) -> Record | None:
+    """Find and decode the record of an offset, in the batches that begin at `position`; the way of most point reads.
+
+    None where it takes a closer look: no batch holds the offset, or its batch is compressed, a control batch, of format
+    v0 or v1, cut off, or malformed. CRCs are not checked. Raises ValueError for a `position` below 0.
+    """
+    view = memoryview(buffer)
+    end = min(end, len(view))
+    found, size, base_offset = find_batch(view, position, end, offset)
+    if not size or base_offset > offset or size > end - found or view[found + MAGIC_POSITION] != 2:
+        return None
+    header = parse_header(view, found, 0)
+    if header.attributes & 0x27:
+        return None
+    append_time = header.max_timestamp if header.attributes & 0x08 else None
+    start, stop = found + HEADER_V2_SIZE, found + size
+    try:
+        return decode_at(
+            view, start, stop, header.count, base_offset, header.base_timestamp, append_time, offset
+        )
+    except InvalidRecordError:
+        return None
 
 
 def check_records(buffer: Buffer, start: int, end: int, count: int) -> RecordStats:
@@ -250,7 +366,8 @@ class _Fields:
         self.end = end
 
 
-def _parse_record(view: memoryview, start: int, limit: int) -> _Fields:
+def _record_start(view: memoryview, start: int, limit: int) -> tuple[int, int, int, int]:
+    """The deltas of timestamp and offset, the position of the key behind them, and the end of the record."""
     if start >= limit:
         raise _error(Flaw.RECORDS_END_EARLY, start)
     length, position = _varint(view, start, limit, 5, start)
@@ -260,6 +377,11 @@ def _parse_record(view: memoryview, start: int, limit: int) -> _Fields:
     position += 1  # attributes, always 0, ignored
     timestamp_delta, position = _varint(view, position, end, 10, start)
     offset_delta, position = _varint(view, position, end, 5, start)
+    return timestamp_delta, offset_delta, position, end
+
+
+def _parse_record(view: memoryview, start: int, limit: int) -> _Fields:
+    timestamp_delta, offset_delta, position, end = _record_start(view, start, limit)
     key, position = _bytes(view, position, end, start)
     value, position = _bytes(view, position, end, start)
     count, position = _varint(view, position, end, 5, start)
@@ -339,6 +461,25 @@ def encode_records(
     return out, previous, NONE if base_timestamp is None else base_timestamp, max_timestamp
 
 
+def encode_plain_batch(items: Sequence[Any], default_timestamp: int) -> tuple[bytearray, int, int]:
+    """Encode records as a whole uncompressed batch of no producer: the buffer, last offset delta and max timestamp.
+
+    Base offset 0 and leader epoch -1 are for the log to fill in; the CRC covers neither. Raises ValueError for no
+    records or records that bring other offsets than 0, 1, 2..., and as `encode_records`.
+    """
+    out, last_delta, base, newest = encode_records(items, HEADER_V2_SIZE, 0, None, default_timestamp)
+    if not items:
+        raise ValueError("a batch needs at least one record")
+    if last_delta + 1 != len(items):
+        raise ValueError("the offsets of the records do not ascend from 0 by one")
+    if len(out) > INT32_MAX:
+        raise ValueError(f"a batch of {len(out)} bytes is larger than Kafka's format can say")
+    fields = (0, len(out) - LOG_OVERHEAD, NONE, 2, 0, 0, last_delta, base, newest, NONE, NONE, NONE, len(items))
+    HEADER_V2.pack_into(out, 0, *fields)
+    out[17:21] = crc32c(memoryview(out)[CRC_V2_START:]).to_bytes(4, "big")
+    return out, last_delta, newest
+
+
 def _item(item: Any, index: int, base_offset: int, default_timestamp: int) -> tuple[int, int, Any, Any, Any]:
     if isinstance(item, Record):
         return item.offset - base_offset, item.timestamp, item.key, item.value, item.headers
@@ -349,6 +490,8 @@ def _item(item: Any, index: int, base_offset: int, default_timestamp: int) -> tu
 
 
 def _check_time(timestamp: int, index: int) -> None:
+    if not isinstance(timestamp, int):
+        raise TypeError(f"record {index}: timestamp {timestamp!r} is no whole number")
     if not -1 <= timestamp <= 2**63 - 1:
         raise ValueError(f"record {index}: timestamp {timestamp} is negative, or beyond 64 bits")
 

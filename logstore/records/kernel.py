@@ -37,9 +37,14 @@ if TYPE_CHECKING:
     from logstore.records._kernel_py import (
         Record,
         check_records,
+        decode_at,
         decode_records,
+        encode_plain_batch,
         encode_records,
+        find_batch,
         find_candidate,
+        find_record,
+        floor_entry,
         format_body,
         format_records,
         parse_header,
@@ -48,9 +53,14 @@ if TYPE_CHECKING:
 else:
     Record = _kernel.Record
     check_records = _kernel.check_records
+    decode_at = _kernel.decode_at
     decode_records = _kernel.decode_records
+    encode_plain_batch = _kernel.encode_plain_batch
     encode_records = _kernel.encode_records
+    find_batch = _kernel.find_batch
     find_candidate = _kernel.find_candidate
+    find_record = _kernel.find_record
+    floor_entry = _kernel.floor_entry
     format_body = _kernel.format_body
     format_records = _kernel.format_records
     parse_header = _kernel.parse_header
@@ -60,9 +70,14 @@ __all__ = [
     "KERNEL_NAME",
     "Record",
     "check_records",
+    "decode_at",
     "decode_records",
+    "encode_plain_batch",
     "encode_records",
+    "find_batch",
     "find_candidate",
+    "find_record",
+    "floor_entry",
     "format_body",
     "format_records",
     "parse_header",

@@ -25,6 +25,7 @@ from logstore.records import (
     encode_end_transaction_batch,
     encode_end_transaction_marker,
     iter_batches,
+    kernel,
     parse_end_transaction_marker,
 )
 from logstore.records.internal import decode_control_value
@@ -363,3 +364,22 @@ def test_every_codec_stands_in_the_attributes(codec: Codec) -> None:
 def test_the_largest_record_range_still_fits() -> None:
     found = only(encode_batch([Record(0, 0, None, None), Record(INT32_MAX, 0, None, None)]))
     assert (found.header.last_offset_delta, found.last_offset) == (INT32_MAX, INT32_MAX)
+
+
+@pytest.mark.parametrize("timestamp", [1.5, "1", b"1"])
+def test_a_timestamp_that_is_no_whole_number_is_refused(timestamp: object) -> None:
+    with pytest.raises(TypeError, match="no whole number"):
+        encode_batch([(b"k", b"v", timestamp)])
+    with pytest.raises(TypeError, match="no whole number"):
+        kernel.encode_plain_batch([(b"k", b"v", timestamp)], 1)
+
+
+def test_a_plain_batch_is_the_batch_that_the_builder_makes() -> None:
+    items = [(b"k", b"v", 7), (None, None, 5, [("h", None)]), (b"", b"")]
+    plain, last_delta, newest = kernel.encode_plain_batch(items, 3)
+    assert plain == encode_batch(items, timestamp=3)
+    assert (last_delta, newest) == (2, 7)
+    with pytest.raises(ValueError, match="at least one record"):
+        kernel.encode_plain_batch([], 3)
+    with pytest.raises(ValueError, match="ascend"):
+        kernel.encode_plain_batch([Record(4, 0, None, None)], 3)
