@@ -7,6 +7,7 @@ nowhere else. `OSError` from the operating system passes through unchanged.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 
 class LogstoreError(Exception):
@@ -83,7 +84,50 @@ class OffsetOutOfRangeError(LogstoreError):
 
 
 class RecordRejectedError(LogstoreError):
-    """A well-formed record is against the configuration of the log; nothing of its batch was written."""
+    """A well-formed record is against the configuration of the log; nothing of its batch was written.
+
+    Args:
+        record_errors: index in its batch and problem of each record that was refused, where there are such.
+    """
+
+    def __init__(
+        self, reason: str, *, record_errors: Sequence[tuple[int, str]] = (), offset: int | None = None
+    ) -> None:
+        super().__init__(reason, offset=offset)
+        self.record_errors = tuple(record_errors)
+
+
+class InvalidTimestampError(RecordRejectedError):
+    """The timestamp of a record is too far from the clock, or of a type that the log does not take."""
+
+
+class UnexpectedOffsetError(LogstoreError):
+    """Batches that come with their offsets do not ascend, or begin below the log end; nothing was written.
+
+    Args:
+        first_offset, last_offset: of the batches that were refused.
+    """
+
+    def __init__(self, reason: str, *, first_offset: int | None = None, last_offset: int | None = None) -> None:
+        super().__init__(reason, offset=first_offset)
+        self.first_offset = first_offset
+        self.last_offset = last_offset
+
+
+class OutOfOrderSequenceError(LogstoreError):
+    """A producer's sequence does not follow its last one: records in between are missing; nothing was written."""
+
+
+class ProducerFencedError(LogstoreError):
+    """A newer producer of this id, or a newer coordinator, has taken over; nothing was written."""
+
+
+class InvalidTransactionStateError(LogstoreError):
+    """A producer's batch does not fit the transaction that it has open, or has not; nothing was written."""
+
+
+class InconsistentTopicIdError(LogstoreError):
+    """A partition directory belongs to another topic than it is opened for: their ids differ."""
 
 
 class LogClosedError(LogstoreError):

@@ -87,6 +87,9 @@ class MemoryFile:
             self._shared.operations.begin("truncate", self.path, size=size)
             content.change(Resize(size), self._shared.clock.now_ms())
 
+    def reserve(self, position: int, size: int) -> None:
+        """Nothing: there is always room."""
+
     def sync(self) -> None:
         with self._shared.guard:
             content = self._open()

@@ -134,6 +134,11 @@ class MemoryFileSystem:
                 raise
             directory.sync()
 
+    def file_size(self, path: StrPath) -> int:
+        with self._guard:
+            node = self._find(path)
+            return 0 if isinstance(node, Directory) else len(node.visible)
+
     def modified_ms(self, path: StrPath) -> int:
         with self._guard:
             return self._find(path).modified_ms
