@@ -1,4 +1,4 @@
-"""One partition on disk: so far, the reading side of its indexes, snapshots and checkpoints. See the modules."""
+"""One partition on disk: the log that is written, and the formats of the files beside it. See the modules."""
 
 from logstore.log.checkpoint import (
     CleanShutdown,
@@ -15,6 +15,7 @@ from logstore.log.checkpoint import (
     parse_properties,
     parse_quorum_state,
 )
+from logstore.log.commit import AppendFuture
 from logstore.log.leader_epochs import (
     EpochEndOffset,
     EpochEntry,
@@ -22,37 +23,53 @@ from logstore.log.leader_epochs import (
     format_leader_epoch_checkpoint,
     parse_leader_epoch_checkpoint,
 )
-from logstore.log.log import Appended, Log, Recovered
+from logstore.log.log import Log
+from logstore.log.log_offset import LogOffsetMetadata
 from logstore.log.offset_index import IndexExtent, OffsetIndex, OffsetIndexEntry, index_extent
+from logstore.log.offsets_by_time import TimestampOffset
+from logstore.log.origin import AppendOrigin
+from logstore.log.partition_state import PartitionFacts, find_log_directory, read_facts
 from logstore.log.producers import ProducerSnapshot, ProducerStateEntry
+from logstore.log.reading import FetchData, FetchIsolation
 from logstore.log.record_file import RecordFile
-from logstore.log.segment import SegmentRecovery
+from logstore.log.recovery import Recovered, RecoveryAction
 from logstore.log.time_index import TimeIndex, TimeIndexEntry
 from logstore.log.transaction_index import AbortedTransaction, TransactionIndex, TransactionSearch
+from logstore.log.upkeep import Upkeep
+from logstore.log.writing import Appended
 
 __all__ = [
     "AbortedTransaction",
+    "AppendFuture",
+    "AppendOrigin",
     "Appended",
     "CleanShutdown",
     "EpochEndOffset",
     "EpochEntry",
+    "FetchData",
+    "FetchIsolation",
     "IndexExtent",
     "LeaderEpochs",
     "Log",
+    "LogOffsetMetadata",
     "MetaProperties",
     "OffsetIndex",
     "OffsetIndexEntry",
+    "PartitionFacts",
     "PartitionMetadata",
     "ProducerSnapshot",
     "ProducerStateEntry",
     "QuorumState",
     "RecordFile",
     "Recovered",
-    "SegmentRecovery",
+    "RecoveryAction",
     "TimeIndex",
     "TimeIndexEntry",
+    "TimestampOffset",
     "TransactionIndex",
     "TransactionSearch",
+    "Upkeep",
+    "find_log_directory",
     "format_kafka_uuid",
     "format_leader_epoch_checkpoint",
     "format_offset_checkpoint",
@@ -65,4 +82,5 @@ __all__ = [
     "parse_partition_metadata",
     "parse_properties",
     "parse_quorum_state",
+    "read_facts",
 ]

@@ -183,6 +183,11 @@ def parse_partition_metadata(data: bytes) -> PartitionMetadata:
     return PartitionMetadata(version, topic_id)
 
 
+def format_partition_metadata(topic_id: UUID) -> bytes:
+    """Return the text of `partition.metadata`, which has no newline at its end."""
+    return f"version: 0\ntopic_id: {format_kafka_uuid(topic_id)}".encode()
+
+
 def parse_properties(data: bytes) -> dict[str, str]:
     """Read a Java properties file in UTF-8: comments, continued lines, escapes; the last value of a key counts.
 

@@ -2,7 +2,7 @@
 
 A new index file is as large as it may become, filled with zeros; what is used of it is known here and nowhere on disk
 until `trim`. Entries are gathered and written a few at a time: a crash loses them, and recovery of the active segment
-makes them anew. Not thread-safe: the log's lock guards it.
+makes them anew. Not thread-safe: `SegmentIndexes` guards it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ import struct
 from pathlib import Path
 
 from logstore.errors import CorruptIndexError
-from logstore.fs import FileSystem
+from logstore.fs import FileMap, FileSystem
 from logstore.log.offset_index import OffsetIndexEntry
 from logstore.log.time_index import TimeIndexEntry
+from logstore.records.kernel import floor_entry
 
 _GATHERED_MAX = 64  # entries
-_OFFSET_ENTRY = struct.Struct(">ii")  # relative offset, position. On disk; never change.
-_TIME_ENTRY = struct.Struct(">qi")  # timestamp, relative offset. On disk; never change.
-TIME_ENTRY_BYTES = _TIME_ENTRY.size
+OFFSET_ENTRY = struct.Struct(">ii")  # relative offset, position. On disk; never change.
+TIME_ENTRY = struct.Struct(">qi")  # timestamp, relative offset. On disk; never change.
+OFFSET_ENTRY_BYTES = OFFSET_ENTRY.size
+TIME_ENTRY_BYTES = TIME_ENTRY.size
+# Width and place in an entry of the numbers that are searched.
+OFFSET_KEY = (4, 0)
+POSITION_KEY = (4, 4)
+TIME_KEY = (8, 0)
+_TIME_OFFSET_KEY = (4, 8)
 RELATIVE_OFFSET_MAX = 2**31 - 1
 
 
@@ -30,17 +37,22 @@ class IndexFile:
         fs, path: where it is; it is created when it is not there.
         layout: the struct of an entry.
         bytes_max: how large it may become (segment.index.bytes).
+
+    Attributes:
+        capacity: entries it has room for.
+        last_fields: the fields of the last entry, None when there is none.
     """
 
     def __init__(self, fs: FileSystem, path: Path, layout: struct.Struct, bytes_max: int) -> None:
         self.path = path
         self._layout = layout
-        is_new = not fs.exists(path)
         self._file = fs.open(path, write=True, create=True)
-        self._written = 0 if is_new else self._file.size() // layout.size
+        self._written = self._file.size() // layout.size
         self._gathered = bytearray()
+        self._map: FileMap | None = None
+        self.last_fields = self.get(self._written - 1) if self._written else None
         self.capacity = self._written
-        if is_new:
+        if not self._written:
             self.resize(bytes_max)
 
     def __len__(self) -> int:
@@ -54,6 +66,7 @@ class IndexFile:
         if len(self) >= self.capacity:
             raise ValueError(f"{self.path.name} is full at {self.capacity} entries")
         self._gathered += self._layout.pack(*fields)
+        self.last_fields = fields
         if len(self._gathered) >= _GATHERED_MAX * self._layout.size:
             # What it belongs to is in the log already: it stays gathered, and whoever needs it on disk is told.
             with contextlib.suppress(OSError):
@@ -63,9 +76,12 @@ class IndexFile:
         """The fields of entry `number`."""
         if number >= self._written:
             return self._layout.unpack_from(self._gathered, (number - self._written) * self._layout.size)
-        data = self._file.read(number * self._layout.size, self._layout.size)
-        if len(data) < self._layout.size:
-            raise CorruptIndexError("the index became shorter", path=self.path, position=number * self._layout.size)
+        size = self._layout.size
+        if self._map is not None and (number + 1) * size <= len(self._map.view):
+            return self._layout.unpack_from(self._map.view, number * size)
+        data = self._file.read(number * size, size)
+        if len(data) < size:
+            raise self._became_shorter()
         return self._layout.unpack(data)
 
     def write(self) -> None:
@@ -80,49 +96,70 @@ class IndexFile:
         self.write()
         self._file.sync()
 
-    def resize(self, bytes_max: int) -> None:
-        """Make the file as large as it may become, zeros behind the used entries."""
-        self.write()
-        self.capacity = max(bytes_max // self._layout.size, self._written)
-        self._file.truncate(self.capacity * self._layout.size)
+    def resize(self, bytes_max: int) -> bool:
+        """Make the file as large as it may become, zeros behind the used entries; whether that changed anything."""
+        capacity = max(bytes_max // self._layout.size, len(self))
+        if capacity == self.capacity and self._file.size() == capacity * self._layout.size:
+            return False
+        self._map = None  # never shorten a mapped file
+        self._file.truncate(capacity * self._layout.size)
+        self.capacity = capacity
+        return True
 
     def trim(self) -> None:
         """Cut the file to the used entries."""
+        self.write()
         self.resize(0)
 
     def keep(self, count: int) -> None:
-        """Drop all entries but the first `count`; the bytes of the others become zeros."""
-        self.write()
-        if count < self._written:
-            capacity = self.capacity
-            self._written = count
-            self._file.truncate(count * self._layout.size)
-            self.resize(capacity * self._layout.size)
+        """Drop all entries but the first `count`; the bytes of the others become zeros.
+
+        They are dropped also where that raises OSError: what is left of them on disk is written over or cut.
+        """
+        if count >= len(self):
+            return
+        self.last_fields = self.get(count - 1) if count else None
+        if count >= self._written:
+            del self._gathered[(count - self._written) * self._layout.size :]
+            return
+        dropped = self._written - count
+        self._gathered.clear()
+        self._written = count
+        self._file.write(count * self._layout.size, bytes(dropped * self._layout.size))
 
     def close(self) -> None:
         """Write what was gathered and give the file back."""
+        self._map = None
         try:
             self.write()
         finally:
             self._file.close()
 
-    def floor(self, target: int, field: int) -> int:
-        """The last entry whose `field` is at most `target`, or -1."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self.get(middle)[field] <= target:
-                low = middle + 1
-            else:
-                high = middle
-        return low - 1
+    def floor(self, target: int, width: int, at: int) -> int:
+        """The last entry whose number of `width` bytes, `at` bytes into it, is at most `target`; -1 if none is."""
+        size = self._layout.size
+        gathered = len(self._gathered) // size
+        if gathered:
+            found = floor_entry(self._gathered, gathered, size, width, at, target)
+            if found >= 0:
+                return self._written + found
+        if not self._written:
+            return -1
+        if self._map is None or len(self._map.view) < self._written * size:
+            self._map = self._file.map()
+            if len(self._map.view) < self._written * size:
+                raise self._became_shorter()
+        return floor_entry(self._map.view, self._written, size, width, at, target)
+
+    def _became_shorter(self) -> CorruptIndexError:
+        return CorruptIndexError(f"the index became shorter than its {self._written} entries", path=self.path)
 
 
 class OffsetIndexFile(IndexFile):
     """Last offset of an append, and the position of its start."""
 
     def __init__(self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int) -> None:
-        super().__init__(fs, path, _OFFSET_ENTRY, bytes_max)
+        super().__init__(fs, path, OFFSET_ENTRY, bytes_max)
         self.base_offset = base_offset
 
     @property
@@ -133,11 +170,13 @@ class OffsetIndexFile(IndexFile):
     @property
     def last(self) -> OffsetIndexEntry:
         """The last entry; (base offset, 0) when there is none."""
-        return self._entry(len(self) - 1)
+        fields = self.last_fields
+        return OffsetIndexEntry(self.base_offset + fields[0], fields[1]) if fields else self._entry(-1)
 
     def append(self, offset: int, position: int) -> None:
         """Add an entry. Raises ValueError when full, when the offset does not ascend, or is out of the segment."""
-        if len(self) and offset <= self.last.offset:
+        last = self.last_fields
+        if last is not None and offset - self.base_offset <= last[0]:
             raise ValueError(f"offset {offset} does not ascend behind {self.last.offset}")
         if not 0 <= offset - self.base_offset <= RELATIVE_OFFSET_MAX:
             raise ValueError(f"offset {offset} is not in the range of segment {self.base_offset}")
@@ -145,11 +184,11 @@ class OffsetIndexFile(IndexFile):
 
     def lookup(self, offset: int) -> OffsetIndexEntry:
         """The entry with the greatest offset up to `offset`, else (base offset, 0)."""
-        return self._entry(self.floor(offset - self.base_offset, 0))
+        return self._entry(self.floor(offset - self.base_offset, *OFFSET_KEY))
 
     def truncate_to(self, offset: int) -> None:
         """Drop entries at or above `offset`."""
-        self.keep(self.floor(offset - self.base_offset - 1, 0) + 1)
+        self.keep(self.floor(offset - self.base_offset - 1, *OFFSET_KEY) + 1)
 
     def _entry(self, number: int) -> OffsetIndexEntry:
         if number < 0:
@@ -162,7 +201,7 @@ class TimeIndexFile(IndexFile):
     """The largest timestamp so far, and the offset that had it."""
 
     def __init__(self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int) -> None:
-        super().__init__(fs, path, _TIME_ENTRY, bytes_max)
+        super().__init__(fs, path, TIME_ENTRY, bytes_max)
         self.base_offset = base_offset
 
     @property
@@ -173,7 +212,8 @@ class TimeIndexFile(IndexFile):
     @property
     def last(self) -> TimeIndexEntry:
         """The last entry; (-1, base offset) when there is none."""
-        return self._entry(len(self) - 1)
+        fields = self.last_fields
+        return TimeIndexEntry(fields[0], self.base_offset + fields[1]) if fields else self._entry(-1)
 
     def maybe_append(self, timestamp: int, offset: int, *, is_final: bool = False) -> None:
         """Add an entry if its timestamp is larger than the last. Raises ValueError when full (unless `is_final`)."""
@@ -187,11 +227,11 @@ class TimeIndexFile(IndexFile):
 
     def lookup(self, timestamp: int) -> TimeIndexEntry:
         """The entry with the greatest timestamp up to `timestamp`, else (-1, base offset)."""
-        return self._entry(self.floor(timestamp, 0))
+        return self._entry(self.floor(timestamp, *TIME_KEY))
 
     def truncate_to(self, offset: int) -> None:
         """Drop entries at or above `offset`."""
-        self.keep(self.floor(offset - self.base_offset - 1, 1) + 1)
+        self.keep(self.floor(offset - self.base_offset - 1, *_TIME_OFFSET_KEY) + 1)
 
     def _entry(self, number: int) -> TimeIndexEntry:
         if number < 0:

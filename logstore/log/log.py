@@ -1,75 +1,59 @@
-"""One partition on disk that is written: open, append, roll, read, close, and open again after a crash.
+"""One partition on disk: appended to as a leader or a follower, read, truncated, and opened again after a crash.
 
-Invariants: offsets ascend without gaps; every sealed segment is durable before the next one is begun, so only the
-active segment can be torn; nothing is cut that has not been kept aside. Any number of threads may read while others
-append. Another process may read with the tools of `logstore.inspect`; one process writes at a time.
+Invariants: offsets ascend; every sealed segment is durable before the next one is begun, so that after a crash of ours
+only the active one can be torn; nothing is cut that has not been kept aside; after a failed sync nothing is appended
+until the log is opened again. Any number of threads may append and read. One process writes at a time.
+
+The rooms behind it: `append` decides what is written and `writing` writes it, `recovery` opens, `log_view` and
+`reading` read, `cutting` shortens, `commit` syncs; `segments` and `segment` keep the files, `producer_state` and
+`epoch_file` what follows from them, `partition_state` the locks and dot-files.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
-import threading
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, get_args
+from uuid import UUID
 
-from logstore import names
 from logstore.clock import Clock, SystemClock
-from logstore.config import INT64_MAX, INTERVAL_FLUSH_MS, Durability, LogConfig
-from logstore.errors import DamagedLogError, LogClosedError, LogLockedError, LogstoreError, OffsetOutOfRangeError
-from logstore.fs import FileLock, FileSystem, LocalFileSystem
-from logstore.log.append import number_batch
-from logstore.log.segment import Segment, SegmentRecovery
-from logstore.names import FileKind
-from logstore.records import BatchOptions, Codec, Record, encode_batch, iter_batches
+from logstore.config import INT32_MAX, INT64_MAX, Durability, LogConfig
+from logstore.errors import LogClosedError
+from logstore.fs import Buffer, FileSystem, LocalFileSystem
+from logstore.log.appending import Appender
+from logstore.log.commit import AppendFuture, Commits
+from logstore.log.cutting import LogCutter
+from logstore.log.leader_epochs import EpochEndOffset
+from logstore.log.log_state import LogState
+from logstore.log.log_view import LogView
+from logstore.log.opening import open_state
+from logstore.log.origin import AppendOrigin
+from logstore.log.partition_state import PartitionHold
+from logstore.log.producer_append import Guard
+from logstore.log.recovery import DamagePolicy, Recovered
+from logstore.log.renaming import rename_log
+from logstore.log.writing import Appended, LogWriter
+from logstore.records import Codec, ControlType, EndTransactionMarker, encode_end_transaction_batch
 
-READ_BYTES_MAX = 1 << 20
-CLEAN_CLOSE = ".logstore-clean"  # exists between a clean close and the next open; holds the log end offset
-_ASIDE_SUFFIX = ".aside"
-
-
-class Appended(NamedTuple):
-    """Where records were written: offsets of the first and the last, and their largest timestamp (ms)."""
-
-    first_offset: int
-    last_offset: int
-    timestamp: int
-
-
-class Recovered(NamedTuple):
-    """What opening after a crash cut from the active segment, and where it was kept (None: nothing was cut)."""
-
-    segment: SegmentRecovery
-    kept_aside: Path | None
+_DURABILITIES = frozenset(get_args(Durability))
+_INT16_MAX = 2**15 - 1
 
 
-class Log:
+class Log(LogView):
     """A partition directory open for writing; use `Log.open`.
 
     Attributes:
-        recovered: what recovery did when the log was opened; None after a clean close.
+        recovered: what opening the log has found and done; None when it was closed cleanly and nothing was to be done.
     """
 
-    def __init__(
-        self, directory: Path, config: LogConfig, fs: FileSystem, clock: Clock, lock: FileLock, leader_epoch: int
-    ) -> None:
-        self.directory = directory
-        self.config = config
-        self.recovered: Recovered | None = None
-        self._fs = fs
-        self._clock = clock
-        self._file_lock = lock
-        self._leader_epoch = leader_epoch
-        # Guards everything below, and the files of the active segment; taken alone.
-        self._lock = threading.RLock()
-        self._segments: list[Segment] = []
-        self._next_offset = 0
-        self._jitter_ms = 0
-        self._synced_offset = 0
-        self._synced_ms = clock.now_ms()
-        self._refusal: str | None = None
-        self._is_open = True
+    def __init__(self, state: LogState, recovered: Recovered | None) -> None:
+        super().__init__(state)
+        self.recovered = recovered
+        self._commits = Commits(state)
+        self._writer = LogWriter(state)
+        self._appender = Appender(state, self._writer)
+        self._cutter = LogCutter(state, self._writer)
 
     @classmethod
     def open(
@@ -80,53 +64,55 @@ class Log:
         fs: FileSystem | None = None,
         clock: Clock | None = None,
         leader_epoch: int = 0,
+        replicated: bool = False,
+        log_start_offset: int = 0,
+        damage: DamagePolicy = "refuse",
+        topic_id: UUID | None = None,
+        verify_transactions: bool = False,
     ) -> Self:
         """Open a partition directory for writing; it is made when it is not there.
 
-        After a clean close nothing is checked. Otherwise every batch of the active segment is: it is cut behind the
-        last one that can be trusted, what was cut is kept in a file beside it, and `recovered` says so. Raises
-        LogLockedError (another process writes here), DamagedLogError (files that only recovery of a broker may touch)
-        and OSError.
-        """
-        place = Path(directory)
-        fs = fs or LocalFileSystem()
-        missing = [one for one in (place, *place.parents) if not fs.is_directory(one)]
-        fs.make_directory(place)
-        for one in missing:
-            fs.sync_directory(one.parent)
-        lock = fs.lock(place / names.LOCK)
-        if lock is None:
-            raise LogLockedError("another process has this log open for writing", path=place)
-        try:
-            log = cls(place, config or LogConfig(), fs, clock or SystemClock(), lock, leader_epoch)
-        except BaseException:
-            lock.release()
-            raise
-        try:
-            log._load()
-        except BaseException:
-            log._give_back()
-            raise
-        return log
+        After a clean close nothing is checked. Otherwise every batch from the recovery point on is: the log is cut
+        behind the last one that can be trusted, what was cut is kept in a file beside it, and `recovered` says so. A
+        partition in a broker's log directory is opened by that directory's checkpoints.
 
-    def __repr__(self) -> str:
-        return f"<Log {self.directory} offsets {self.log_start_offset}..{self.log_end_offset}>"
+        Args:
+            directory: the partition's.
+            config: Kafka's settings of a log.
+            fs, clock: what it stands on.
+            leader_epoch: what appends of a leader are stamped with, unless the log knows a later one.
+            replicated: whether the owner sets the high watermark; otherwise all that is appended counts as replicated.
+            log_start_offset: where a log that is not there yet begins; one that is begins there or later.
+            damage: what is done about damage below the recovery point, where a power cut leaves none: `refuse` raises
+                DamagedLogError, with nothing changed; `cut` cuts there, as Kafka does, and keeps aside what it cuts.
+            topic_id: the topic's; `partition.metadata` gets it, or must have it.
+            verify_transactions: Kafka's transaction.partition.verification.enable; see `start_verification`.
+
+        Raises LogLockedError (another process writes here), DamagedLogError, InconsistentTopicIdError, OSError,
+        ValueError and TypeError for what is no such argument.
+        """
+        fs, clock, config = fs or LocalFileSystem(), clock or SystemClock(), _config(config or LogConfig())
+        if damage not in get_args(DamagePolicy):
+            raise ValueError(f"{damage!r} is no policy for damage; there are {', '.join(get_args(DamagePolicy))}")
+        if topic_id is not None and not isinstance(topic_id, UUID):
+            raise TypeError(f"{topic_id!r} is no UUID")
+        state, recovered = open_state(
+            Path(directory), config, fs, clock, leader_epoch=_number("a leader epoch", leader_epoch, INT32_MAX),
+            replicated=replicated, log_start_offset=_number("a log start offset", log_start_offset), damage=damage,
+            topic_id=topic_id,
+        )  # fmt: skip
+        state.verify_transactions = verify_transactions
+        return cls(state, recovered)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def log_start_offset(self) -> int:
-        """The first offset there is."""
-        return self._segments[0].base_offset if self._segments else 0
-
-    @property
-    def log_end_offset(self) -> int:
-        """The offset that the next record gets."""
-        return self._next_offset
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except LogClosedError:
+            if kind is None:  # else that is the reason, and it is told already
+                raise
 
     # ---- append
 
@@ -135,225 +121,295 @@ class Log:
         records: Iterable[Any],
         *,
         timestamp: int | None = None,
-        codec: Codec = Codec.NONE,
+        codec: Codec | None = None,
         durability: Durability | None = None,
     ) -> Appended:
-        """Append records as one batch; as `encode_batch` takes them, numbered by the log.
+        """Append records as one batch: tuples (key, value[, timestamp[, headers]]), as `encode_batch` takes them.
 
-        `timestamp` (ms, default now) is for records without one. Raises as `append_batch`.
+        `timestamp` (ms, default now) is for records without one. On return they are in the page cache (`os`), or on
+        disk (`always`); `interval` syncs once flush.messages or flush.ms are reached. Raises ValueError and TypeError
+        for what is no record, BatchTooLargeError, RecordRejectedError, LogClosedError, OSError. After a failed sync the
+        log refuses further appends until it is opened again.
         """
-        now = self._clock.now_ms() if timestamp is None else timestamp
-        batch = encode_batch(records, timestamp=now, options=BatchOptions(codec=codec))
-        return self.append_batch(batch, durability=durability)
+        if codec is not None and not isinstance(codec, Codec):
+            raise TypeError(f"{codec!r} is no Codec")
+        wanted = self._state.config.durability if durability is None else _durability(durability)
+        done = self._appender.append_records(records, timestamp, codec)
+        if wanted == "always":
+            self._commits.wait(done.last_offset + 1)
+        elif wanted != "os" or self._state.config.flush_messages != INT64_MAX:
+            self._commits.settle(done.last_offset + 1, wanted)
+        return done
 
-    def append_batch(self, data: bytes | bytearray, *, durability: Durability | None = None) -> Appended:
-        """Append one encoded batch; a bytearray is numbered in place.
+    def append_later(
+        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None
+    ) -> AppendFuture:
+        """Append records as `append` does, and ask for their being on disk later: `result()` waits for that.
 
-        On return it is in the page cache (`os`), or on disk (`always`); `interval` syncs once flush.messages or
-        flush.ms are reached. Raises LogstoreError for a batch the log does not take, and OSError; after a failed sync
-        the log refuses further appends until it is opened again.
+        In the page cache on return. Any number of appends may be under way; the first `result()` syncs all of them.
         """
-        with self._lock:
-            self._check_open()
-            now = self._clock.now_ms()
-            numbered = number_batch(
-                data, next_offset=self._next_offset, leader_epoch=self._leader_epoch, now_ms=now, config=self.config
-            )
-            size = len(numbered.data)
-            if size > self.config.segment_bytes:
-                raise LogstoreError(f"a batch of {size} bytes is above segment.bytes, {self.config.segment_bytes}")
-            active = self._segments[-1]
-            if active.should_roll(size, numbered.last_offset, numbered.max_timestamp, now, self._jitter_ms):
-                self._roll()
-                active = self._segments[-1]
-            active.append(numbered.data, numbered.last_offset, numbered.max_timestamp, numbered.last_offset)
-            self._next_offset = numbered.last_offset + 1
-            self._sync_if_due(durability or self.config.durability, now)
-            return Appended(numbered.first_offset, numbered.last_offset, numbered.max_timestamp)
+        if codec is not None and not isinstance(codec, Codec):
+            raise TypeError(f"{codec!r} is no Codec")
+        done = self._appender.append_records(records, timestamp, codec)
+        return AppendFuture(self._commits, done.first_offset, done.last_offset)
+
+    def append_batch(
+        self,
+        data: Buffer,
+        *,
+        origin: AppendOrigin = AppendOrigin.CLIENT,
+        leader_epoch: int | None = None,
+        durability: Durability | None = None,
+        guard: Guard | None = None,
+    ) -> Appended:
+        """Append encoded batches, as a leader takes them from a producer, a coordinator, or as a Raft leader.
+
+        A bytearray is numbered in place. Durability as `append`. A batch that its producer has sent before is not
+        written again. Nothing is done for no bytes. Raises the children of LogstoreError for what the log does not
+        take (`append.analyse`, `append.number`, LOG_SEMANTICS §3, §4.2), and OSError. `guard` is what
+        `start_verification` has given.
+        """
+        wanted = self._state.config.durability if durability is None else _durability(durability)
+        if not isinstance(origin, AppendOrigin):
+            raise TypeError(f"{origin!r} is no AppendOrigin")
+        if leader_epoch is not None:
+            leader_epoch = _number("a leader epoch", leader_epoch, INT32_MAX)
+        done = self._appender.append_batch(data, origin, leader_epoch, guard)
+        self._commits.settle(done.last_offset + 1, wanted)
+        return done
+
+    def append_as_follower(self, data: Buffer, *, durability: Durability | None = None) -> Appended:
+        """Append batches that their leader has numbered and checked; an incomplete last one is left out.
+
+        Raises UnexpectedOffsetError when they begin below the log end or do not ascend, CorruptRecordError, OSError.
+        """
+        return self.append_batch(data, origin=AppendOrigin.REPLICATION, durability=durability)
+
+    def end_transaction(
+        self, producer_id: int, producer_epoch: int, *, commit: bool, coordinator_epoch: int = 0
+    ) -> Appended:
+        """Write the marker that commits or aborts a producer's transaction.
+
+        Raises ProducerFencedError when producer or coordinator are of the past, OSError.
+        """
+        control_type = ControlType.COMMIT if commit else ControlType.ABORT
+        data = encode_end_transaction_batch(
+            EndTransactionMarker(control_type, _number("a coordinator epoch", coordinator_epoch, INT32_MAX)),
+            offset=0,
+            timestamp=self._state.clock.now_ms(),
+            producer_id=_number("a producer id", producer_id),
+            producer_epoch=_number("a producer epoch", producer_epoch, _INT16_MAX),
+        )
+        return self.append_batch(data, origin=AppendOrigin.COORDINATOR)
+
+    @property
+    def verify_transactions(self) -> bool:
+        """Whether a transaction may only begin with the guard that `start_verification` has given; can be set."""
+        return self._state.verify_transactions
+
+    @verify_transactions.setter
+    def verify_transactions(self, wanted: bool) -> None:
+        self._state.verify_transactions = wanted
+
+    def start_verification(self, producer_id: int, sequence: int, epoch: int) -> Guard | None:
+        """A guard for the append that begins a producer's transaction, to be handed to it once this is verified.
+
+        `sequence` and `epoch` are those of the batch that waits. None where a transaction is open already (§4.2).
+        """
+        state = self._state
+        with state.lock:
+            state.check_open()
+            if state.producers.has_open_transaction(_number("a producer id", producer_id)):
+                return None
+            return state.producers.maybe_create_guard(
+                producer_id, _number("a sequence", sequence, INT32_MAX), _number("an epoch", epoch, _INT16_MAX),
+                state.clock.now_ms(),
+            )  # fmt: skip
 
     def flush(self) -> None:
         """Make everything appended so far durable. Raises OSError, after which the log refuses appends."""
-        with self._lock:
-            self._check_open()
-            self._sync()
+        with self._state.lock:
+            self._state.check_open()
+            self._commits.flush()
 
-    def _sync_if_due(self, durability: Durability, now_ms: int) -> None:
-        if durability == "os":
-            return
-        waiting = self._next_offset - self._synced_offset
-        waited = now_ms - self._synced_ms
-        flush_ms = INTERVAL_FLUSH_MS if self.config.flush_ms == INT64_MAX else self.config.flush_ms
-        if durability == "always" or waiting >= self.config.flush_messages or waited >= flush_ms:
-            self._sync()
+    def roll(self) -> None:
+        """Begin a new segment. Durable on return. Raises OSError."""
+        state = self._state
+        with state.lock:
+            state.check_open()
+            self._writer.roll(state.next_offset)
 
-    def _sync(self) -> None:
-        try:
-            self._segments[-1].sync()
-        except OSError as error:
-            # What a failed fsync left in the page cache is marked clean: trying again would report success and lose it.
-            self._refusal = f"a sync failed ({error.strerror}); open the log again"
-            raise
-        self._synced_offset, self._synced_ms = self._next_offset, self._clock.now_ms()
+    # ---- replication
 
-    def _roll(self) -> None:
-        """Seal the active segment, make it durable, and begin the next at the log end."""
-        active = self._segments[-1]
-        active.seal()
-        self._sync()
-        # The names of its indexes must be durable before that of the next segment: a power cut keeps any of them.
-        self._fs.sync_directory(self.directory)
-        active.close()
-        self._begin(self._next_offset)
+    def append_epoch(self, leader_epoch: int, start_offset: int) -> None:
+        """Note that a leader's epoch begins, before it appends anything; durable on return.
 
-    def _begin(self, base_offset: int) -> None:
-        segment = Segment(self._fs, self.directory, base_offset, self.config, self._clock.now_ms(), is_new=True)
-        self._fs.sync_directory(self.directory)
-        self._segments.append(segment)
-        jitter = min(self.config.segment_jitter_ms, self.config.segment_ms)
-        self._jitter_ms = random.randrange(jitter) if jitter else 0
-
-    # ---- read
-
-    def read(self, offset: int, *, bytes_max: int = READ_BYTES_MAX) -> bytes:
-        """Whole batches as stored, from the one that holds `offset` on: at least one, and more up to `bytes_max`.
-
-        Empty at the log end. The first batch may begin below `offset`. Raises OffsetOutOfRangeError.
+        Raises ValueError for negative numbers, OSError.
         """
-        with self._lock:
-            self._check_open(for_append=False)
-            if not self.log_start_offset <= offset <= self._next_offset:
-                raise OffsetOutOfRangeError(
-                    f"offset {offset} is not in {self.log_start_offset}..{self._next_offset}", path=self.directory
-                )
-            segments = [(segment, segment.size) for segment in self._segments[self._floor(offset) :]]
-            for segment, limit in segments:
-                located = segment.locate(offset, limit)
-                if located is not None:
-                    break
-            else:
-                return b""
-            # Still under the lock: a roll or a close gives the segment's file back.
-            data = segment.read_bytes(located.position, min(max(bytes_max, located.size), limit - located.position))
-        end = 0
-        for batch in iter_batches(data, verify=False):
-            end = batch.header.position + batch.header.size
-        return data[:end]
+        state, epoch = self._state, _number("a leader epoch", leader_epoch, INT32_MAX)
+        with state.lock:
+            state.check_open()
+            state.epochs.assign(epoch, _number("a start offset", start_offset))
+            state.leader_epoch = max(state.leader_epoch, epoch)
 
-    def records(self, offset: int | None = None, *, bytes_max: int = READ_BYTES_MAX) -> Iterator[Record]:
-        """The records from `offset` (default: the log start) to the end there is when each read is made."""
-        position = self.log_start_offset if offset is None else offset
-        while data := self.read(position, bytes_max=bytes_max):
-            for batch in iter_batches(data):
-                position = batch.next_offset
-                if not batch.is_control:
-                    yield from (record for record in batch.records() if offset is None or record.offset >= offset)
+    def end_offset_of_epoch(self, leader_epoch: int) -> EpochEndOffset:
+        """Where an epoch ends, as a follower asks to find where to truncate (LOG_SEMANTICS §10)."""
+        return self.leader_epochs.end_offset_for(leader_epoch, self.log_end_offset)
 
-    def _floor(self, offset: int) -> int:
-        low, high = 0, len(self._segments)
-        while low < high:
-            middle = (low + high) // 2
-            if self._segments[middle].base_offset <= offset:
-                low = middle + 1
-            else:
-                high = middle
-        return max(low - 1, 0)
+    def set_high_watermark(self, offset: int) -> int:
+        """Set the high watermark of a `replicated` log, bounded by log start and log end; what it became.
 
-    # ---- open and close
+        Raises ValueError for a negative one, or for a log that stands alone.
+        """
+        state = self._state
+        with state.lock:
+            if state.owner_watermark is None:
+                raise ValueError("the high watermark of a log that stands alone is its end; open it as replicated")
+            return state.set_high_watermark(_number("a high watermark", offset))
+
+    def raise_high_watermark(self, offset: int) -> int | None:
+        """Set the high watermark if that is higher; the old one then. Raises ValueError above the log end."""
+        state = self._state
+        with state.lock:
+            if offset > state.next_offset:
+                raise ValueError(f"a high watermark of {offset} is above the log end, {state.next_offset}")
+            old = state.high_watermark
+            if offset <= old:
+                return None
+            self.set_high_watermark(offset)
+            return old
+
+    def update_high_watermark(self, offset: int) -> int | None:
+        """Set the high watermark as a follower learns it; what it became, None when that is nothing new."""
+        with self._state.lock:
+            old = self.high_watermark
+            new = self.set_high_watermark(offset)
+            return None if new == old else new
+
+    # ---- cut
+
+    def truncate_to(self, offset: int) -> bool:
+        """Drop all records from `offset` on; whether there were any. Durable on return.
+
+        A batch with `offset` in its middle goes as a whole (LOG_SEMANTICS §9). Raises ValueError, DamagedLogError, and
+        OSError, after which the log is out of use until it is opened again.
+        """
+        with self._state.lock:
+            self._state.check_open()
+            return self._cutter.truncate_to(_number("the offset to truncate to", offset))
+
+    def truncate_fully_and_start_at(self, offset: int, log_start_offset: int | None = None) -> None:
+        """Drop everything and go on at `offset`. Durable on return. Raises ValueError, OSError."""
+        with self._state.lock:
+            self._state.check_open()
+            end = _number("the offset to start at", offset)
+            start = end if log_start_offset is None else _number("a log start offset", log_start_offset)
+            self._cutter.truncate_fully_and_start_at(end, start)
+
+    def advance_log_start(self, offset: int) -> bool:
+        """Let readers see nothing below `offset`, durably; whether that is new.
+
+        `delete_before_log_start` frees the disk. Raises ValueError, OffsetOutOfRangeError above the high watermark,
+        OSError.
+        """
+        with self._state.lock:
+            self._state.check_open()
+            return self._cutter.advance_log_start(_number("a log start offset", offset))
+
+    def delete_before_log_start(self) -> int:
+        """Delete the segments wholly below the log start; how many. `maintain` unlinks their files later."""
+        with self._state.lock:
+            self._state.check_open()
+            return self._cutter.delete_before_log_start()
+
+    # ---- upkeep and end
+
+    def configure(self, config: LogConfig) -> None:
+        """Take other settings from the next operation on; what a segment was opened with stays until it is rolled."""
+        with self._state.lock:
+            self._state.config = _config(config)
+            self._state.segments.active.configure(config)
+            self._appender.configure(config)
+
+    def maintain(self) -> None:
+        """What is due now and then: a flush by flush.ms, files that were deleted, producers that are silent.
+
+        For a scheduler, or to be called by hand. Raises OSError.
+        """
+        state = self._state
+        if not state.is_open:
+            return
+        self._commits.flush_if_due()
+        with state.lock:
+            now = state.clock.now_ms()
+            state.segments.purge(now)
+            state.producers.expire(now)
+
+    def rename(self, directory: str | Path) -> bool:
+        """Give the directory another name in the one above it, durably; whether that is new. Reading may go on.
+
+        Raises ValueError for a place elsewhere, FileExistsError, OSError.
+        """
+        with self._state.lock:
+            self._state.check_open()
+            return rename_log(self._state, Path(directory))
+
+    def delete(self) -> list[Path]:
+        """Close the log and delete its files, durably; the files that are not a log's, which stay.
+
+        A closed log is deleted, too, unless another process has it. The directory is not removed. Raises
+        LogLockedError, OSError.
+        """
+        state = self._state
+        with state.lock:
+            if not state.is_open:
+                state.hold = PartitionHold.take(state.fs, state.directory)
+            try:
+                return self._cutter.delete()
+            finally:
+                state.refusal = "it was deleted"
+                self._give_up()
 
     def close(self) -> None:
-        """Seal, sync and mark the log as cleanly closed; closing twice is fine. Raises OSError."""
-        with self._lock:
-            if not self._is_open:
+        """Seal, sync and mark the log as cleanly closed; closing twice is fine.
+
+        Raises OSError, and LogClosedError where the log takes no more appends after a failure: what was not durable
+        then may be lost. It is closed all the same, and recovered when it is opened again.
+        """
+        state = self._state
+        with state.lock:
+            if not state.is_open:
                 return
-            self._is_open = False
             try:
-                if self._refusal is None:
-                    self._segments[-1].seal()
-                    self._sync()
-                    self._mark_clean()
+                state.check_open()
+                self._writer.seal_for_close()
+                state.synced_offset = state.next_offset
             finally:
-                self._give_back()
+                self._give_up()
 
-    def _give_back(self) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._file_lock.release)
-            for segment in self._segments:
-                stack.callback(segment.close)
+    def _give_up(self) -> None:
+        state = self._state
+        state.is_open = False
+        state.segments.close()
+        state.maps.clear()
+        state.hold.release()
 
-    def _mark_clean(self) -> None:
-        with self._fs.open(self.directory / CLEAN_CLOSE, write=True, create=True) as file:
-            data = f"{self._next_offset}\n".encode()
-            file.truncate(0)
-            file.write(0, data)
-            file.sync()
-        self._fs.sync_directory(self.directory)
 
-    def _load(self) -> None:
-        bases, leftovers = [], []
-        for name in self._fs.list(self.directory):
-            classified = names.classify_file(name)
-            if classified.temporary_suffix in (names.CLEANED_SUFFIX, names.SWAP_SUFFIX):
-                leftovers.append(name)
-            elif classified.kind == FileKind.LOG and classified.temporary_suffix is None:
-                bases.append(classified.base_offset or 0)
-        if leftovers:
-            raise DamagedLogError(
-                f"{leftovers[0]} is left of an unfinished compaction", path=self.directory,
-                remedy="let the broker that wrote it start once",
-            )  # fmt: skip
-        clean_end = self._read_clean_mark()
-        if clean_end is not None:
-            # Before anything else changes: a crash from here on has to be recovered from.
-            self._fs.unlink(self.directory / CLEAN_CLOSE)
-            self._fs.sync_directory(self.directory)
-        now = self._clock.now_ms()
-        for base in sorted(bases):
-            self._segments.append(Segment(self._fs, self.directory, base, self.config, now, is_new=False))
-        if not self._segments:
-            self._begin(0)
-        else:
-            self._recover_active(clean_end)
-        self._leader_epoch = max(self._leader_epoch, self._segments[-1].leader_epoch)
-        self._synced_offset = self._next_offset
+def _config(config: object) -> LogConfig:
+    if not isinstance(config, LogConfig):
+        raise TypeError(f"{config!r} is no LogConfig")
+    return config
 
-    def _read_clean_mark(self) -> int | None:
-        """The log end offset that a clean close left, or None."""
-        place = self.directory / CLEAN_CLOSE
-        if not self._fs.exists(place):
-            return None
-        with self._fs.open(place) as file:
-            text = file.read(0, 32).strip()
-        return int(text) if text.isdigit() else -1
 
-    def _recover_active(self, clean_end: int | None) -> None:
-        active = self._segments[-1]
-        if clean_end is not None:
-            self._next_offset = active.load_end()
-            if self._next_offset == clean_end:
-                active.resume()
-                return
-        found = active.recover()
-        aside = self._keep_aside(active, found) if found.cut else None
-        self.recovered = Recovered(found, aside)
-        active.cut()
-        active.sync()
-        self._next_offset = active.load_end()
+def _durability(wanted: Durability) -> Durability:
+    if wanted not in _DURABILITIES:
+        raise ValueError(f"{wanted!r} is no durability; there are {', '.join(sorted(_DURABILITIES))}")
+    return wanted
 
-    def _keep_aside(self, segment: Segment, found: SegmentRecovery) -> Path | None:
-        """Copy what recovery cuts into a file beside the segment; nothing where it is only preallocated zeros."""
-        place = self.directory / f".{segment.path.name}.{found.kept}{_ASIDE_SUFFIX}"
-        data = segment.read_bytes(found.kept, found.cut)
-        if not any(data):
-            return None
-        with self._fs.open(place, write=True, create=True) as file:
-            file.truncate(0)
-            file.write(0, data)
-            file.sync()
-        self._fs.sync_directory(self.directory)
-        return place
 
-    def _check_open(self, *, for_append: bool = True) -> None:
-        if not self._is_open:
-            raise LogClosedError("this log is closed", path=self.directory)
-        if for_append and self._refusal is not None:
-            raise LogClosedError(f"this log takes no more appends: {self._refusal}", path=self.directory)
+def _number(what: str, value: int, maximum: int = INT64_MAX) -> int:
+    """A plain number from 0 on: what is written into files must not be anything else."""
+    number = int(operator.index(value))
+    if not 0 <= number <= maximum:
+        raise ValueError(f"{what} of {number} is not from 0 to {maximum}")
+    return number

@@ -1,287 +1,455 @@
-"""One segment that is written: a log file, and the indexes beside it (FORMAT §4.3a, LOG_SEMANTICS §3.2, §5).
+"""One segment on disk: a log file named by its base offset, and the indexes beside it.
 
-Invariant: `size` is the end of the last whole batch; what lies behind it in the file is nobody's. Index files are made
-when the first entry is due. Not thread-safe: the log's lock guards writing; `read` takes a limit below which nothing
-changes and may run beside an append.
+Rules: FORMAT §4.3a, LOG_SEMANTICS §3.2, §5, §6, §9.
+
+A segment is **active** while its log file is open; sealed, it holds no descriptor of its own and is read through maps.
+Invariants: `size` is the end of the last whole batch, what lies behind it in the file is nobody's; an index is believed
+only where a batch begins that it may speak of. The log's lock guards changes; any number may read beside them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import random
+import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from logstore import names
 from logstore.config import LogConfig
-from logstore.fs import File, FileSystem
-from logstore.log.index_file import RELATIVE_OFFSET_MAX, TIME_ENTRY_BYTES, OffsetIndexFile, TimeIndexFile
-from logstore.records import BatchHeader, BatchScanner, Damage, DamageCode, RecordBatch
-from logstore.records.kernel import walk_batches
+from logstore.errors import DamagedLogError
+from logstore.fs import Buffer, FileSystem
+from logstore.log.index_file import RELATIVE_OFFSET_MAX
+from logstore.log.log_file import LogFile
+from logstore.log.maps import MapCache
+from logstore.log.segment_indexes import SegmentIndexes
+from logstore.log.transaction_index_file import TransactionIndexFile
+from logstore.names import FileKind
+from logstore.records import Record, RecordBatch
+from logstore.records.header import HEADER_V2_SIZE, LOG_OVERHEAD, WalkEnd
+from logstore.records.kernel import find_batch, find_candidate, find_record, parse_header, walk_batches
 
 _WALK_BYTES = 1 << 16  # read at a time when looking for the batch of an offset
-_FILE_SIZE_MAX = 2**31 - 1
+FILE_SIZE_MAX = 2**31 - 1
+_SMALLEST_BATCH = 26  # a message of format v0 without key and value
+_UNKNOWN = -2  # a largest timestamp that was not looked up yet
 
 
 class Located(NamedTuple):
-    """Where a batch lies."""
+    """Where a batch lies in its segment's file."""
 
     position: int
     size: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SegmentRecovery:
-    """What recovering a segment found: bytes kept, bytes behind them, and why those were not (None: nothing cut)."""
-
-    kept: int
-    cut: int
-    reason: DamageCode | None
-
-
 class Segment:
-    """A segment.
+    """A segment; make one with `create` or `existing`.
 
-    Args:
-        fs, directory: where it lies.
+    Attributes:
         base_offset: its first offset, and its name.
-        config: index sizes and intervals are taken from it when the segment is opened.
-        created_ms: when, for rolling by time (ms since the epoch).
-        is_new: whether the file is made now; otherwise all of it is believed until `recover` says better.
+        size: bytes of whole batches.
+        created_ms: when this object was made, for rolling by time (ms since the epoch).
+        jitter_ms: by how much it is rolled earlier than its configuration says.
     """
 
     def __init__(
-        self, fs: FileSystem, directory: Path, base_offset: int, config: LogConfig, created_ms: int, *, is_new: bool
-    ) -> None:
+        self, fs: FileSystem, directory: Path, base_offset: int, config: LogConfig, maps: MapCache, created_ms: int,
+        suffix: str = "",
+    ) -> None:  # fmt: skip
         self.base_offset = base_offset
         self.created_ms = created_ms
-        self.first_timestamp: int | None = None
-        self.max_timestamp = -1
-        self.max_timestamp_offset = base_offset
-        self.leader_epoch = -1
-        self._fs = fs
-        self._directory = directory
-        self._config = config
-        self._bytes_since_entry = 0
-        self._opened: File | None = None
-        self._offset_index: OffsetIndexFile | None = None
-        self._time_index: TimeIndexFile | None = None
-        self.path = directory / names.log_file_name(base_offset)
+        jitter = min(config.segment_jitter_ms, config.segment_ms)
+        self.jitter_ms = random.randrange(jitter) if jitter else 0
         self.size = 0
-        if is_new:
-            self._opened = fs.open(self.path, write=True, create=True, exclusive=True)
-            if config.preallocate:
-                self._file.truncate(config.segment_bytes)
-        else:
-            with fs.open(self.path) as file:
-                self.size = file.size()
+        self._first_timestamp: int | None = None
+        self._max_timestamp = _UNKNOWN
+        self._offset_of_max = base_offset
+        # Guards that who looks the largest timestamp up does not put it over a later one, and that two who need the
+        # indexes do not make them twice. Taken before all others.
+        self._guard = threading.Lock()
+        self._fs, self._directory = fs, directory
+        self._index_interval = config.index_interval_bytes
+        self._bytes_since_entry = 0
+        self.configure(config)
+        self._maps, self._index_bytes, self._suffix = maps, config.segment_index_bytes, suffix
+        self._log = LogFile(fs, self._path(FileKind.LOG), maps, has_spare_room=config.preallocate)
+        # Made when they are needed: of a log with thousands of segments, most are never looked into.
+        self._indexes: SegmentIndexes | None = None
+        self._transaction_index: TransactionIndexFile | None = None
+
+    @classmethod
+    def create(
+        cls, fs: FileSystem, directory: Path, base_offset: int, config: LogConfig, maps: MapCache, created_ms: int
+    ) -> Self:
+        """Make a new segment; only its log file appears. Raises FileExistsError and OSError; nothing is left then."""
+        segment = cls(fs, directory, base_offset, config, maps, created_ms)
+        segment._max_timestamp = -1
+        segment._log.create(config.initial_file_size)
+        return segment
+
+    @classmethod
+    def existing(
+        cls, fs: FileSystem, directory: Path, base_offset: int, config: LogConfig, maps: MapCache, created_ms: int,
+        suffix: str = "",
+    ) -> Self:  # fmt: skip
+        """A segment that is there, sealed; all of its file is believed until a scan says better.
+
+        Raises DamagedLogError for a file larger than any segment, OSError.
+        """
+        segment = cls(fs, directory, base_offset, config, maps, created_ms, suffix)
+        segment.size = fs.file_size(segment.path)
+        if segment.size > FILE_SIZE_MAX:
+            raise DamagedLogError(
+                f"a segment of {segment.size} bytes is larger than any can be, {FILE_SIZE_MAX}", path=segment.path,
+                remedy="it is no segment of Kafka's; move it away",
+            )  # fmt: skip
+        return segment
 
     def __repr__(self) -> str:
-        return f"<Segment {self.base_offset} size {self.size} of {self._directory}>"
+        state = "active" if self.is_active else "sealed"
+        return f"<Segment {self.base_offset} {state} size {self.size} of {self._directory}>"
+
+    # ---- state
 
     @property
-    def _file(self) -> File:
-        """The log file, opened when it is first needed, so that a log of many segments holds few descriptors."""
-        if self._opened is None:
-            self._opened = self._fs.open(self.path, write=True)
-        return self._opened
+    def path(self) -> Path:
+        """Where its log file is."""
+        return self._log.path
 
     @property
-    def index_paths(self) -> tuple[Path, Path]:
-        """Where the offset and the time index are, or would be."""
-        base = self.base_offset
-        return (
-            self._directory / names.offset_index_file_name(base),
-            self._directory / names.time_index_file_name(base),
-        )
+    def indexes(self) -> SegmentIndexes:
+        """Its offset and time index."""
+        found = self._indexes
+        return self._make_indexes() if found is None else found
+
+    def _make_indexes(self) -> SegmentIndexes:
+        with self._guard:
+            if self._indexes is None:
+                paths = self._path(FileKind.OFFSET_INDEX), self._path(FileKind.TIME_INDEX)
+                self._indexes = SegmentIndexes(self._fs, self._maps, self.base_offset, *paths, self._index_bytes)
+            return self._indexes
 
     @property
-    def _index_bytes(self) -> int:
-        """How large an index may become: at least the time entry that sealing writes fits."""
-        return max(self._config.segment_index_bytes, TIME_ENTRY_BYTES)
+    def transaction_index(self) -> TransactionIndexFile:
+        """The aborted transactions whose marker lies in it."""
+        found = self._transaction_index
+        if found is not None:
+            return found
+        with self._guard:
+            if self._transaction_index is None:
+                path = self._path(FileKind.TRANSACTION_INDEX)
+                self._transaction_index = TransactionIndexFile(self._fs, path, self.base_offset)
+            return self._transaction_index
 
     @property
-    def offset_index(self) -> OffsetIndexFile:
-        """The offset index, opened or made now if it was not yet."""
-        if self._offset_index is None:
-            path = self.index_paths[0]
-            self._offset_index = OffsetIndexFile(self._fs, path, self.base_offset, self._index_bytes)
-        return self._offset_index
+    def is_active(self) -> bool:
+        """Whether it is open for writing."""
+        return self._log.is_open
 
     @property
-    def time_index(self) -> TimeIndexFile:
-        """The time index, opened or made now if it was not yet."""
-        if self._time_index is None:
-            path = self.index_paths[1]
-            self._time_index = TimeIndexFile(self._fs, path, self.base_offset, self._index_bytes)
-        return self._time_index
+    def first_timestamp(self) -> int | None:
+        """The largest timestamp of the first append, after a reload of the first batch; None while empty."""
+        if self._first_timestamp is None and self.size:
+            head = bytes(self.slice(0, HEADER_V2_SIZE))
+            if len(head) >= _SMALLEST_BATCH:
+                self._first_timestamp = parse_header(head.ljust(HEADER_V2_SIZE, b"\0"), 0, 0).max_timestamp
+        return self._first_timestamp
+
+    @property
+    def max_timestamp(self) -> int:
+        """The largest timestamp so far (of a segment not touched yet: by its last time entry), -1 if there is none."""
+        if self._max_timestamp == _UNKNOWN:
+            indexes = self.indexes
+            with self._guard:
+                if self._max_timestamp == _UNKNOWN:
+                    timestamp, self._offset_of_max = indexes.last_time_entry
+                    self._max_timestamp = max(timestamp, -1)
+        return self._max_timestamp
+
+    @property
+    def offset_of_max(self) -> int:
+        """The last offset of the first batch that had the largest timestamp."""
+        return self._offset_of_max if self.max_timestamp >= -1 else self.base_offset
+
+    @property
+    def largest_timestamp(self) -> int:
+        """As `max_timestamp`; where there is none, the time the file was changed (LOG_SEMANTICS §7)."""
+        return self.max_timestamp if self.max_timestamp >= 0 else self._fs.modified_ms(self.path)
+
+    def files(self) -> list[Path]:
+        """The files it consists of, whether they are there or not."""
+        return [self.path, self.indexes.offset_path, self.indexes.time_path, self.transaction_index.path]
 
     # ---- writing
 
-    def should_roll(self, size: int, last_offset: int, max_timestamp: int, now_ms: int, jitter_ms: int) -> bool:
+    def configure(self, config: LogConfig) -> None:
+        """Heed other settings for rolling; index interval, index size and jitter stay (LOG_SEMANTICS §2)."""
+        self._config = config
+        # Up to which size and timestamp an append needs no closer look, once one has been taken.
+        self._bytes_fit, self._timestamp_fits = -1, -1
+
+    def fits(self, size: int, last_offset: int, max_timestamp: int) -> bool:
+        """Whether an append belongs here for certain; if not, `should_roll` knows."""
+        return (
+            self.size + size <= self._bytes_fit
+            and max_timestamp <= self._timestamp_fits
+            and last_offset - self.base_offset <= RELATIVE_OFFSET_MAX
+        )
+
+    def should_roll(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
         """Whether an append of `size` bytes belongs into a new segment (LOG_SEMANTICS §5, the exact inequalities)."""
-        if self.size > self._config.segment_bytes - size:
+        config = self._config
+        if self.size > config.segment_bytes - size:
             return True
         if not 0 <= last_offset - self.base_offset <= RELATIVE_OFFSET_MAX:
             return True
         if self.size == 0:
             return False
-        first = self.first_timestamp
-        waited = max_timestamp - first if first is not None and first >= 0 else now_ms - self.created_ms
-        if waited > self._config.effective_segment_ms - jitter_ms:
+        age_max = config.effective_segment_ms - self.jitter_ms
+        if self.waited_ms(max_timestamp, now_ms) > age_max or self.indexes.are_full:
             return True
-        return self.offset_index.is_full or self.time_index.is_full
+        first = self._first_timestamp
+        if first is not None and first >= 0:
+            self._bytes_fit, self._timestamp_fits = config.segment_bytes, first + age_max
+        return False
 
-    def append(
-        self, data: bytes | bytearray | memoryview, last_offset: int, max_timestamp: int, offset_of_max: int
-    ) -> int:
+    def waited_ms(self, max_timestamp: int, now_ms: int) -> int:
+        """How long it waits to be rolled, seen by an append with this largest timestamp (LOG_SEMANTICS §5)."""
+        first = self.first_timestamp if self._first_timestamp is None else self._first_timestamp
+        return max_timestamp - first if first is not None and first >= 0 else now_ms - self.created_ms
+
+    def append(self, data: Buffer, last_offset: int, max_timestamp: int, offset_of_max: int) -> int:
         """Write whole batches behind the last one, in one write; the position they were written at.
 
-        In the page cache on return; `sync` makes it durable. Raises OSError, after which the segment is as before.
+        In the page cache on return; `sync_log` makes it durable. Raises OSError, after which the segment is as before.
         """
-        position = self.size
+        position, size = self.size, len(data)
         if not 0 <= last_offset - self.base_offset <= RELATIVE_OFFSET_MAX:
             raise ValueError(f"offset {last_offset} is not in the range of segment {self.base_offset}")
-        if position + len(data) > _FILE_SIZE_MAX:
-            raise ValueError(f"segment {self.base_offset} would grow beyond {_FILE_SIZE_MAX} bytes")
+        if position + size > FILE_SIZE_MAX:
+            raise ValueError(f"segment {self.base_offset} would grow beyond {FILE_SIZE_MAX} bytes")
+        if not self.indexes.is_open:
+            self.indexes.open()  # their files exist from the first append on
+        is_later = max_timestamp > self.max_timestamp
+        self._log.write(position, data)
         if position == 0:
-            _ = self.offset_index, self.time_index  # the files exist from the first append on
-        self._file.write(position, data)
-        if position == 0:
-            self.first_timestamp = max_timestamp
-        if max_timestamp > self.max_timestamp:
-            self.max_timestamp, self.max_timestamp_offset = max_timestamp, offset_of_max
-        if self._bytes_since_entry > self._config.index_interval_bytes:
-            self._put_entries(last_offset, position)
-        self._bytes_since_entry += len(data)
-        self.size = position + len(data)
+            self._first_timestamp = max_timestamp
+        if is_later:
+            self._max_timestamp, self._offset_of_max = max_timestamp, offset_of_max
+        self.size = position + size
+        if self._bytes_since_entry > self._index_interval:
+            self.indexes.put(last_offset, position, self._max_timestamp, self._offset_of_max)
+            self._bytes_since_entry = 0
+            self._bytes_fit = -1  # the indexes may be full now
+        self._bytes_since_entry += size
         return position
 
+    def sync_log(self) -> None:
+        """Make the batches durable; indexes are made anew from them after a crash. Raises OSError."""
+        self._log.sync()
+
     def sync(self) -> None:
-        """Make all that was appended durable, indexes included. Raises OSError."""
-        self._file.sync()
-        for index in (self._offset_index, self._time_index):
-            if index is not None:
-                index.sync()
+        """Make all that was appended durable, and the indexes; an active segment has them then. Raises OSError."""
+        self._log.sync()
+        if self.is_active:
+            self.indexes.open()
+        self.indexes.sync()
+        self.transaction_index.sync()
 
     def seal(self) -> None:
-        """Write the last time entry and cut log and indexes to what is used (roll and close)."""
+        """Write the last time entry and cut log and indexes to what is used (roll and close).
+
+        Raises OSError, after which it goes on as the active segment, and may be sealed again.
+        """
         if self.size:
-            self.time_index.maybe_append(self.max_timestamp, self.max_timestamp_offset, is_final=True)
-        for index in (self._offset_index, self._time_index):
-            if index is not None:
-                index.trim()
-        if self._file.size() > self.size:
-            self._file.truncate(self.size)
+            self.indexes.put_final(self.max_timestamp, self.offset_of_max)
+        self.indexes.trim()
+        if self._log.cut(self.size):
+            self._fs.sync_directory(self._directory)
 
     def close(self) -> None:
-        """Give the files back; nothing is sealed or synced. Reading opens them again."""
-        files = (self._opened, self._offset_index, self._time_index)
-        self._opened = self._offset_index = self._time_index = None
-        with contextlib.ExitStack() as stack:
-            for file in files:
-                if file is not None:
-                    stack.callback(file.close)
+        """Give up what is open; nothing is sealed or synced. Who is reading finishes undisturbed."""
+        self.indexes.close()
+        self.transaction_index.close()
+        self._log.close()
 
     def resume(self) -> None:
-        """Make room in the indexes of a segment that was closed cleanly, to append to it again."""
-        for index in (self.offset_index, self.time_index):
-            index.resize(self._index_bytes)
-
-    def _put_entries(self, last_offset: int, position: int) -> None:
-        self.offset_index.append(last_offset, position)
-        self.time_index.maybe_append(self.max_timestamp, self.max_timestamp_offset)
-        self._bytes_since_entry = 0
+        """Make a closed segment the active one. Raises OSError."""
+        self._log.open()
+        self.indexes.open()
 
     # ---- reading
 
-    def read_bytes(self, position: int, size: int) -> bytes:
-        """At most `size` bytes from `position`, as they are."""
-        return self._file.read(position, size)
+    def slice(self, position: int, size: int) -> Buffer:
+        """At most `size` bytes of the batches from `position`: of a map where there is one, else read."""
+        whole = self.size
+        end = min(position + size, whole)
+        return self._log.read(position, end, whole) if 0 <= position < end else b""
+
+    def start_of(self, offset: int) -> int:
+        """Where to begin looking for `offset`: at the batch that the index names, at 0 if it names none."""
+        return self._believed(self.indexes.floor_position(offset), offset)
+
+    def _believed(self, position: int, offset: int) -> int:
+        """`position` if a batch that does not lie above `offset` can begin there, else 0: an index may be damaged."""
+        is_believed = position > 0 and self._may_begin(self.slice(position, HEADER_V2_SIZE), position, offset)
+        return position if is_believed else 0
+
+    def _may_begin(self, window: Buffer, position: int, offset: int) -> bool:
+        size_max, head = self.size - position, min(len(window), HEADER_V2_SIZE)
+        return find_candidate(window, 0, head, size_max, self.base_offset, offset) == 0
 
     def locate(self, offset: int, limit: int) -> Located | None:
-        """The first batch below position `limit` whose last offset is `offset` or more; None if there is none."""
-        position = self.offset_index.lookup(offset).position if self.size else 0
-        while position < limit:
-            window = self._file.read(position, min(_WALK_BYTES, limit - position))
-            headers, stop, _ = walk_batches(window, 0, len(window), position, False)
-            for header in headers:
-                if header.base_offset + header.last_offset_delta >= offset:
-                    return Located(header.position, header.size)
-            if not headers:
-                return self._locate_large(position, window, offset, limit)
-            position += stop
-        return None
+        """The first batch below position `limit` whose last offset is `offset` or more; None if there is none.
 
-    def _locate_large(self, position: int, window: bytes, offset: int, limit: int) -> Located | None:
-        """Go on from a batch that is larger than a window."""
-        while len(window) >= 12 and position < limit:
-            size = 12 + int.from_bytes(window[8:12], "big")
-            base, delta = int.from_bytes(window[:8], "big"), int.from_bytes(window[23:27], "big")
-            if size > limit - position:
-                return None
-            if base + delta >= offset:
-                return Located(position, size)
-            position += size
-            window = self._file.read(position, min(61, limit - position))
-        return None
-
-    # ---- opening and recovery
-
-    def load_end(self) -> int:
-        """Find the offset behind the last batch, from the last index entry on; no CRC is checked."""
-        last = self.offset_index.last if self.size else None
-        position = 0 if last is None else last.position
-        next_offset = self.base_offset if last is None or not len(self.offset_index) else last.offset + 1
-        self.max_timestamp, self.max_timestamp_offset = self.time_index.last if self.size else (-1, self.base_offset)
-        for found in BatchScanner(self, start=position, end=self.size, verify=False):
-            if isinstance(found, RecordBatch):
-                next_offset = max(next_offset, found.next_offset)
-                self._note(found.header, found.last_offset)
-        head = self._file.read(0, 61)
-        self.first_timestamp = int.from_bytes(head[35:43], "big", signed=True) if len(head) == 61 else None
-        return next_offset
-
-    def recover(self) -> SegmentRecovery:
-        """Check every batch and make the indexes anew (LOG_SEMANTICS §11.1).
-
-        What cannot be trusted stays behind `size`; the file is not cut yet: the caller keeps aside what lies behind.
+        Raises DamagedLogError where the walk meets bytes that are no batch.
         """
-        file_size = self._file.size()
-        for index in (self.offset_index, self.time_index):
-            index.keep(0)
-            index.resize(self._index_bytes)
-        self.size, self.max_timestamp, self.first_timestamp = 0, -1, None
-        next_offset, indexed, reason = self.base_offset, 0, None
-        for found in BatchScanner(self, end=file_size, offset_min=self.base_offset):
-            if isinstance(found, Damage):
-                reason = found.code
-                break
-            header = found.header
-            if header.base_offset < next_offset or found.last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
-                reason = DamageCode.BATCH_SIZE
-                break
-            if self.size == 0:
-                self.first_timestamp = header.max_timestamp
-            self._note(header, found.last_offset)
-            is_full = self.offset_index.is_full or self.time_index.is_full  # made smaller since: it stays sparse
-            if header.position - indexed > self._config.index_interval_bytes and not is_full:
-                self._put_entries(found.last_offset, header.position)
-                indexed = header.position
-            self.size = header.position + header.size
-            next_offset = found.next_offset
-        self._bytes_since_entry = self.size - indexed
-        return SegmentRecovery(self.size, file_size - self.size, reason)
+        position = self.indexes.floor_position(offset)
+        if not 0 <= position < limit:
+            position = self._believed(position, offset)
+        is_believed = not position
+        while position < limit:
+            window = self.slice(position, min(_WALK_BYTES, limit - position))
+            if not is_believed:
+                is_believed = True
+                if not self._may_begin(window, position, offset):
+                    position = 0
+                    continue
+            found, size, status = find_batch(window, 0, len(window), offset)
+            if size:
+                return Located(position + found, size) if size <= limit - position - found else None
+            if status in (WalkEnd.BAD_SIZE, WalkEnd.BAD_MAGIC):
+                raise self._no_batch(position + found)
+            if not found:
+                large = self._size_at(window)
+                if large is None or large > limit - position:
+                    return None
+                found = large
+            position += found
+        return None
 
-    def cut(self) -> None:
-        """Cut the file behind the last whole batch."""
-        self._file.truncate(self.size)
+    @staticmethod
+    def _size_at(window: Buffer) -> int | None:
+        """The size of a batch that is larger than a window."""
+        return None if len(window) < LOG_OVERHEAD else LOG_OVERHEAD + int.from_bytes(window[8:LOG_OVERHEAD], "big")
 
-    def read(self, position: int, size: int) -> bytes:
-        """The protocol of a scan's source."""
-        return self._file.read(position, size)
+    def _no_batch(self, position: int, what: str = "these bytes are no batch") -> DamagedLogError:
+        remedy = "`logstore check` says how much is damaged"
+        return DamagedLogError(what, path=self.path, position=position, remedy=remedy)
 
-    def _note(self, header: BatchHeader, last_offset: int) -> None:
-        self.leader_epoch = max(self.leader_epoch, header.leader_epoch)
-        if header.max_timestamp > self.max_timestamp:
-            self.max_timestamp, self.max_timestamp_offset = header.max_timestamp, last_offset
+    def find_record(self, offset: int) -> Record | None:
+        """The record of an offset by the quickest way; None where it takes a closer look (`kernel.find_record`)."""
+        position = self.indexes.floor_position(offset)
+        whole = self.size
+        if not 0 <= position < whole:
+            return None
+        view = self._log.mapped(min(position + _WALK_BYTES, whole))
+        if view is None:
+            return None
+        size_max = whole - position
+        if position and find_candidate(
+            view, position, position + min(size_max, HEADER_V2_SIZE), size_max, self.base_offset, offset
+        ) != position:
+            return None
+        return find_record(view, position, whole, offset)
+
+    def batches(self, position: int, limit: int) -> list[RecordBatch]:
+        """The whole batches in the next stretch from `position`: at least one, unless none is whole below `limit`.
+
+        CRCs are not checked. Raises DamagedLogError as `locate`.
+        """
+        size = _WALK_BYTES
+        while True:
+            window = self.slice(position, min(size, limit - position))
+            headers, stop, status = walk_batches(window, 0, len(window), position, False)
+            if status in (WalkEnd.BAD_SIZE, WalkEnd.BAD_MAGIC) and not headers:
+                raise self._no_batch(position + stop)
+            needed = None if headers else self._size_at(window)
+            if needed is None or not size < needed <= limit - position:
+                return [RecordBatch(header, window, header.position - position) for header in headers]
+            size = needed
+
+    def next_offset(self) -> int:
+        """The offset behind the last batch, from the last index entry on; no CRC is checked.
+
+        Raises DamagedLogError where the file does not end with a whole batch.
+        """
+        last = self.indexes.last_offset_entry
+        position, following = self._believed(last.position, last.offset), self.base_offset
+        while position < self.size:
+            found = self.batches(position, self.size)
+            if not found:
+                raise self._no_batch(position, "the file ends inside a batch")
+            following = found[-1].next_offset
+            position = found[-1].header.position + found[-1].header.size
+        return following
+
+    # ---- cutting
+
+    def truncate_to(self, offset: int, now_ms: int) -> int:
+        """Drop the batches that hold `offset` or more, and become the active segment; the number of bytes dropped.
+
+        A batch with `offset` in its middle goes as a whole (LOG_SEMANTICS §9). A file that may be mapped is replaced,
+        durably; one that is not is cut, and durable after `sync`. Raises DamagedLogError and OSError: the batches are
+        all there still then, unless it was the last sync that failed.
+        """
+        located = self.locate(offset, self.size)
+        kept = self.size if located is None else located.position
+        had_timestamp = self.max_timestamp >= 0
+        self.indexes.truncate_to(offset)
+        self.transaction_index.truncate_to(offset)
+        largest = self._largest_below(kept) if had_timestamp else (-1, self.base_offset)
+        dropped = self.size - kept
+        was_replaced = dropped > 0 and self._log.cut(kept)
+        self.size, self._bytes_since_entry, self._bytes_fit = kept, 0, -1
+        self._max_timestamp, self._offset_of_max = largest
+        if not kept:
+            self.created_ms, self._first_timestamp = now_ms, None
+        self.resume()
+        if was_replaced:
+            self._fs.sync_directory(self._directory)
+        return dropped
+
+    def _largest_below(self, limit: int) -> tuple[int, int]:
+        """The largest timestamp and its offset: by the last time entry, and the batches behind the last index entry."""
+        largest, offset = self.indexes.last_time_entry
+        last = self.indexes.last_offset_entry
+        position = self._believed(last.position, last.offset)
+        while position < limit and (found := self.batches(position, limit)):
+            for batch in found:
+                if batch.header.max_timestamp > largest:
+                    largest, offset = batch.header.max_timestamp, batch.last_offset
+            position = found[-1].header.position + found[-1].header.size
+        return largest, offset
+
+    # ---- names
+
+    def rename(self, suffix: str) -> list[Path]:
+        """Let its files have this suffix and no other, those that are there; their new names. Closes it.
+
+        Raises OSError; some of them have their new names then.
+        """
+        self.close()
+        _ = self.indexes, self.transaction_index  # by the names they have
+        self._suffix = suffix
+        log, transactions = self._path(FileKind.LOG), self._path(FileKind.TRANSACTION_INDEX)
+        renamed = [log] if self._log.rename(log) else []
+        renamed += self.indexes.rename(self._path(FileKind.OFFSET_INDEX), self._path(FileKind.TIME_INDEX))
+        if self._fs.exists(self.transaction_index.path):
+            renamed.append(transactions)
+        self.transaction_index.rename(transactions)
+        return renamed
+
+    def move_to(self, directory: Path) -> None:
+        """Take note that its files are in this directory now: theirs has another name. Touches none of them."""
+        _ = self.indexes, self.transaction_index  # by the names they have
+        self._directory = directory
+        self._log.path = directory / self.path.name
+        self.indexes.move_to(directory)
+        self.transaction_index.rename(directory / self.transaction_index.path.name)
+
+    def doom(self) -> None:
+        """Let those who still read it go on when its files are removed."""
+        self._log.doom()
+
+    def _path(self, kind: FileKind) -> Path:
+        return self._directory / names.segment_file_name(self.base_offset, kind, self._suffix)

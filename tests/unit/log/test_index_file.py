@@ -163,15 +163,51 @@ def test_times_that_do_not_grow_add_nothing_and_those_that_fall_are_refused(fs: 
         index.maybe_append(19, 71)
 
 
-@pytest.mark.parametrize(("bytes_max", "capacity"), [(360, 30), (180, 15), (720, 60), (100, 8), (0, 3)])
+@pytest.mark.kafka("TIME-06")
+@pytest.mark.parametrize(
+    ("bytes_max", "capacity", "is_other"),
+    [(360, 30, False), (361, 30, False), (180, 15, True), (720, 60, True), (100, 8, True), (0, 3, True)],
+)
 def test_an_index_is_resized_to_whole_entries_but_never_below_the_used_ones(
-    fs: MemoryFileSystem, bytes_max: int, capacity: int
+    fs: MemoryFileSystem, bytes_max: int, capacity: int, is_other: bool
 ) -> None:
     index = time_index(fs, 3)
-    index.resize(bytes_max)
+    assert index.resize(bytes_max) is is_other
     assert index.capacity == capacity
     assert len(fs.read_bytes(PLACE)) == capacity * 12
     assert index.last == (30, 75)
+    index.sync()
+    assert index.last == (30, 75)
+    assert not index.resize(bytes_max)
+
+
+@pytest.mark.kafka("TIME-07")
+def test_an_entry_of_a_time_index_is_a_time_and_an_offset_in_twelve_bytes(fs: MemoryFileSystem) -> None:
+    index = time_index(fs)
+    index.maybe_append(1, BASE + 1)
+    assert index.get(0) == (1, 1)
+    index.trim()
+    assert fs.read_bytes(PLACE) == bytes(7) + b"\1" + bytes(3) + b"\1"
+
+
+@pytest.mark.kafka("TIME-01", "TIME-02")
+def test_times_are_looked_up_as_on_the_reading_side(fs: MemoryFileSystem) -> None:
+    empty = time_index(fs)
+    assert (empty.lookup(100), empty.last) == ((-1, BASE), (-1, BASE))
+    fs.unlink(PLACE)
+    index = time_index(fs, 29)
+    assert [index.lookup(time) for time in (9, 25, 30)] == [(-1, BASE), (20, 65), (30, 75)]
+
+
+def test_the_times_and_offsets_of_records_may_be_any(fs: MemoryFileSystem) -> None:
+    index = time_index(fs)
+    index.maybe_append(-1, BASE)  # none at all: never stored
+    index.maybe_append(0, BASE)
+    index.maybe_append(2**63 - 1, BASE + 2**31 - 1)
+    assert [index.lookup(time) for time in (-1, 0, 2**63 - 2, 2**63 - 1)] == [
+        (-1, BASE), (0, BASE), (0, BASE), (2**63 - 1, BASE + 2**31 - 1),
+    ]  # fmt: skip
+    assert len(index) == 2
 
 
 # ---------------------------------------------------------------- on disk
@@ -182,8 +218,13 @@ def test_a_new_index_is_full_size_and_zeros_and_a_cut_one_has_zeros_behind_its_e
     assert fs.read_bytes(PLACE) == bytes(240)
     for number in range(1, 4):
         index.append(BASE + number, number)
+    index.write()
+    assert fs.read_bytes(PLACE) == struct.pack(">iiiiii", 1, 1, 2, 2, 3, 3) + bytes(216)
     index.truncate_to(BASE + 2)
     assert fs.read_bytes(PLACE) == struct.pack(">ii", 1, 1) + bytes(232)
+    index.append(BASE + 9, 9)
+    index.truncate_to(BASE + 1)  # of what is gathered nothing is on disk
+    assert (len(index), fs.read_bytes(PLACE)) == (0, bytes(240))
 
 
 def test_entries_are_gathered_until_sync(fs: MemoryFileSystem) -> None:
@@ -203,8 +244,66 @@ def test_an_index_that_became_shorter_behind_our_back_says_so(fs: MemoryFileSyst
     index.write()
     with fs.open(PLACE, write=True) as file:
         file.truncate(4)
-    with pytest.raises(CorruptIndexError, match="became shorter"):
-        index.lookup(46)
+    for reading in (lambda: index.lookup(46), lambda: index.get(0)):
+        with pytest.raises(CorruptIndexError, match="became shorter"):
+            reading()
+
+
+def test_a_piece_of_an_entry_at_the_end_is_no_entry_and_is_written_over(fs: MemoryFileSystem) -> None:
+    fs.write_bytes(PLACE, struct.pack(">ii", 1, 7) + b"\1\1\1")
+    index = offset_index(fs)
+    assert (len(index), index.capacity, index.last) == (1, 1, (46, 7))
+    assert index.resize(240)
+    index.append(47, 8)
+    index.trim()
+    assert fs.read_bytes(PLACE) == struct.pack(">iiii", 1, 7, 2, 8)
+
+
+def test_a_piece_of_an_entry_alone_becomes_a_new_index(fs: MemoryFileSystem) -> None:
+    fs.write_bytes(PLACE, b"\1\1\1")
+    index = offset_index(fs)
+    assert (len(index), index.capacity) == (0, 30)
+    index.append(46, 7)
+    index.trim()
+    assert fs.read_bytes(PLACE) == struct.pack(">ii", 1, 7)
+
+
+def test_entries_that_cannot_be_made_zeros_are_gone_all_the_same(fs: MemoryFileSystem) -> None:
+    index = offset_index(fs)
+    for number in range(1, 10):
+        index.append(BASE + number, number)
+    index.write()
+    fs.fail_on(lambda operation: operation.kind == "write", OSError(28, "No space left on device"), written=20)
+    with pytest.raises(OSError, match="No space"):
+        index.truncate_to(BASE + 3)
+    fs.heal()
+    assert (len(index), index.last, index.lookup(BASE + 9)) == (2, (BASE + 2, 2), (BASE + 2, 2))
+    index.append(BASE + 3, 33)
+    index.trim()
+    assert fs.read_bytes(PLACE) == struct.pack(">iiiiii", 1, 1, 2, 2, 3, 33)
+
+
+def test_an_index_keeps_what_it_has_when_it_cannot_be_resized(fs: MemoryFileSystem) -> None:
+    index = offset_index(fs)
+    index.append(46, 7)
+    fs.fail_on(lambda operation: operation.kind == "truncate", OSError(28, "No space left on device"))
+    for change in (lambda: index.resize(480), index.trim):
+        with pytest.raises(OSError, match="No space"):
+            change()
+        assert (index.capacity, index.last, index.lookup(50)) == (30, (46, 7), (46, 7))
+
+
+def test_an_index_is_cut_though_it_was_searched_before(fs: MemoryFileSystem) -> None:
+    index = offset_index(fs)
+    index.append(46, 7)
+    index.write()
+    assert index.lookup(99) == (46, 7)  # of a map
+    index.trim()
+    assert index.lookup(99) == (46, 7)
+    index.resize(480)
+    index.append(47, 8)
+    index.write()
+    assert index.lookup(99) == (47, 8)
 
 
 def test_entries_that_could_not_be_written_are_not_lost(fs: MemoryFileSystem) -> None:

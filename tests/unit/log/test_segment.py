@@ -1,90 +1,55 @@
-"""Segments that are written: where batches are found, what recovery believes, and a log that consists of them."""
+"""A segment: where batches are found, what is written when, and under which names."""
 
 from __future__ import annotations
 
-import random
-import threading
+import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from by_hand import message, message_set
+from helpers.segments import (
+    FILE_SYSTEMS,
+    NOW,
+    Place,
+    batch,
+    offsets_from,
+    offsets_of,
+    put,
+    put_batches,
+)
 
-from logstore.config import INT64_MAX, LogConfig
-from logstore.errors import InvalidNameError, LogLockedError
-from logstore.fs import LocalFile
-from logstore.inspect import CheckOptions, Severity, check, resolve
-from logstore.log import Log
-from logstore.log.segment import Segment
-from logstore.records import Codec, DamageCode, encode_batch, iter_batches
-from logstore.testing import ManualClock, MemoryFileSystem, SimulatedCrash
+from logstore.config import LogConfig
+from logstore.errors import BatchTooLargeError, CorruptRecordError, DamagedLogError, InvalidNameError
+from logstore.log import Log, log_file
+from logstore.log.segment import FILE_SIZE_MAX, Segment
+from logstore.log.transaction_index import AbortedTransaction
+from logstore.records import Codec, encode_batch, iter_batches
 
-PLACE = Path("/data/orders-0")
-BASE = 40
-CONFIG = LogConfig(segment_index_bytes=1200, index_interval_bytes=100)
-NOW = 1_700_000_000_000
+COMMON_SIZE = len(batch(40))
+
+
+@pytest.fixture(params=FILE_SYSTEMS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place.on(request.param, tmp_path)
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    return new_file_system()
+def memory(tmp_path: Path) -> Place:
+    return Place.on("memory", tmp_path)
 
 
 @pytest.fixture
-def segment(fs: MemoryFileSystem) -> Segment:
-    return new_segment(fs)
+def segment(place: Place) -> Segment:
+    return place.create(40)
 
 
-def new_file_system() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(PLACE)
-    for directory in ("/", PLACE.parent, PLACE):
-        found.sync_directory(directory)
-    return found
-
-
-def new_segment(fs: MemoryFileSystem, base_offset: int = BASE, config: LogConfig = CONFIG) -> Segment:
-    return Segment(fs, PLACE, base_offset, config, NOW, is_new=True)
-
-
-def opened(fs: MemoryFileSystem, base_offset: int = BASE, config: LogConfig = CONFIG) -> Segment:
-    return Segment(fs, PLACE, base_offset, config, NOW, is_new=False)
-
-
-def put(segment: Segment, offset: int, count: int = 1, *, timestamp: int | None = None) -> bytes:
-    """Append a batch with the offsets from `offset` on."""
-    at = offset if timestamp is None else timestamp
-    data = encode_batch([(b"k", b"value %04d" % (offset + n)) for n in range(count)], base_offset=offset, timestamp=at)
-    segment.append(data, offset + count - 1, at, offset + count - 1)
-    return bytes(data)
-
-
-def offsets_from(segment: Segment, offset: int) -> list[int] | None:
-    """The offsets of the batch that a read at `offset` begins with, or None."""
-    located = segment.locate(offset, segment.size)
-    if located is None:
-        return None
-    batch = next(iter_batches(segment.read_bytes(*located)))
-    return [record.offset for record in batch.records()]
-
-
-def sizes(fs: MemoryFileSystem) -> dict[str, int]:
-    """The size of each file of the segment, by what its name ends in."""
-    return {name.partition(".")[2]: len(fs.read_bytes(PLACE / name)) for name in fs.list(PLACE) if name[0] != "."}
-
-
-def alarms(fs: MemoryFileSystem, directory: Path) -> list[str]:
-    fs.export(directory)
-    found = check(resolve(directory / PLACE.relative_to("/")), CheckOptions())
-    return [str(one) for one in found if one.severity != Severity.NOTE]
-
-
-# ---------------------------------------------------------------- reading
+# ---------------------------------------------------------------- finding batches
 
 
 @pytest.mark.kafka("SEG-01")
 def test_an_empty_segment_has_nothing_to_read(segment: Segment) -> None:
-    assert offsets_from(segment, BASE) is None
+    assert offsets_from(segment, 40) is None
+    assert segment.batches(0, segment.size) == []
 
 
 @pytest.mark.kafka("SEG-02", "SEG-03")
@@ -101,414 +66,367 @@ def test_a_read_in_a_gap_begins_with_the_next_batch(segment: Segment) -> None:
     assert offsets_from(segment, 55) == [60, 61]
 
 
+@pytest.mark.kafka("SEG-05")
+def test_without_bytes_a_read_still_tells_the_place(segment: Segment) -> None:
+    put_batches(segment, *(message(1, None, b"hello", offset=offset, timestamp=1) for offset in (50, 51)))
+    assert segment.size == 78
+    assert [segment.locate(offset, 78) for offset in (48, 50, 51)] == [(0, 39), (0, 39), (39, 39)]
+    assert [segment.locate(offset, 78) for offset in (52, 53)] == [None, None]
+    assert segment.slice(39, 0) == b""
+
+
+@pytest.mark.kafka("FILE-05")
+@pytest.mark.parametrize("interval", [0, 10**6])
+def test_every_offset_finds_its_batch_or_the_next_one(place: Place, interval: int) -> None:
+    segment = place.create(0, LogConfig(index_interval_bytes=interval))
+    ranges = [(3, 4), (7, 7), (8, 20), (30, 31), (2000, 2000)]
+    for first, last in ranges:
+        put(segment, first, last - first + 1)
+    for state in ("active", "sealed"):
+        for offset in range(2002):
+            expected = next((r for r in ranges if r[1] >= offset), None)
+            found = offsets_from(segment, offset)
+            assert (found and (found[0], found[-1])) == expected, state
+        place.sealed(segment)
+
+
 def test_nothing_is_found_at_or_above_the_limit(segment: Segment) -> None:
     first, _ = put(segment, 40), put(segment, 41)
     assert segment.locate(40, len(first)) == (0, len(first))
     assert segment.locate(41, len(first)) is None
     assert segment.locate(41, len(first) + 70) is None
+    assert segment.locate(40, len(first) - 1) is None
 
 
 @pytest.mark.parametrize("interval", [0, 10**6])
-def test_batches_larger_than_what_is_read_at_a_time_are_found(fs: MemoryFileSystem, interval: int) -> None:
-    segment = new_segment(fs, config=LogConfig(index_interval_bytes=interval, segment_index_bytes=1200))
-    for offset in range(40, 52):
-        size = 100_000 if offset % 3 == 0 else 10
-        data = encode_batch([(None, b"v" * size)] * 2, base_offset=2 * offset, timestamp=1)
-        segment.append(data, 2 * offset + 1, 1, 2 * offset + 1)
-    assert [offsets_from(segment, offset) for offset in (80, 85, 102)] == [[80, 81], [84, 85], [102, 103]]
-    assert offsets_from(segment, 104) is None
+@pytest.mark.parametrize("magic", [0, 1, 2])
+def test_batches_larger_than_what_is_read_at_a_time_are_found(place: Place, interval: int, magic: int) -> None:
+    segment = place.create(40, LogConfig(index_interval_bytes=interval, segment_index_bytes=1200))
+    made = []
+    for offset in range(80, 104, 2):
+        value = b"v" * (100_000 if offset % 3 == 0 else 10)
+        if magic == 2:
+            made.append(encode_batch([(None, value)] * 2, base_offset=offset, timestamp=1))
+        else:
+            made.append(message(magic, None, value, offset=offset + 1, timestamp=1))
+    put_batches(segment, *made)
+    last = [one.last_offset for one in segment.batches(0, segment.size)]
+    assert last == [81, 83]  # the third one is large: it comes with the next stretch
+    for _ in ("active", "sealed"):
+        position = 0
+        for number, data in enumerate(made):
+            for offset in (80 + 2 * number, 81 + 2 * number):
+                assert segment.locate(offset, segment.size) == (position, len(data))
+            assert bytes(segment.batches(position, segment.size)[0].raw) == data
+            position += len(data)
+        assert segment.locate(104, segment.size) is None
+        assert segment.next_offset() == 104
+        place.sealed(segment)
+
+
+def test_a_large_batch_at_the_limit_is_not_given_in_part(segment: Segment) -> None:
+    data = put(segment, 40, size=200_000)
+    assert segment.batches(0, len(data) - 1) == []
+    assert segment.locate(40, len(data) - 1) is None
+    assert len(segment.batches(0, len(data))) == 1
+
+
+def test_batches_of_all_formats_stand_side_by_side(segment: Segment) -> None:
+    old = message_set(1, Codec.GZIP, *(message(1, b"k", b"v", offset=n, timestamp=5) for n in range(3)), offset=44)
+    put_batches(segment, batch(40), message(0, b"k", b"v", offset=41), old, batch(45, 2))
+    assert [offsets_from(segment, offset) for offset in (41, 42, 43, 44, 45)] == [
+        [41], [42, 43, 44], [42, 43, 44], [42, 43, 44], [45, 46],
+    ]  # fmt: skip
+    assert offsets_of(segment) == list(range(40, 47))
+
+
+@pytest.mark.kafka("SEG-09")
+def test_the_end_of_a_segment_is_behind_its_last_batch(place: Place, segment: Segment) -> None:
+    assert segment.next_offset() == 40
+    put(segment, 50, 3)
+    assert segment.next_offset() == 53
+    place.sealed(segment)
+    again = place.existing(40)
+    assert again.next_offset() == 53
+    assert (again.max_timestamp, again.offset_of_max, again.first_timestamp) == (50, 52, 50)
+
+
+@pytest.mark.kafka("SEG-19")
+def test_a_segment_has_a_first_timestamp_once_something_was_appended(place: Place, segment: Segment) -> None:
+    assert segment.first_timestamp is None
+    put(segment, 40, timestamp=1000)
+    put(segment, 41, timestamp=900)
+    assert segment.first_timestamp == 1000
+    assert place.sealed(segment).first_timestamp == 1000
+    assert place.existing(40).first_timestamp == 1000
+
+
+def test_a_segment_without_time_is_as_old_as_its_file(place: Place, segment: Segment) -> None:
+    put(segment, 40, timestamp=-1)
+    assert segment.largest_timestamp == place.fs.modified_ms(segment.path)
+    put(segment, 41, timestamp=7)
+    assert segment.largest_timestamp == 7
+
+
+# ---------------------------------------------------------------- slices
+
+
+@pytest.mark.kafka("FILE-13")
+def test_a_slice_stops_at_the_bytes_that_are_there(place: Place, segment: Segment) -> None:
+    data = put(segment, 40) + put(segment, 41)
+    for _ in ("active", "sealed"):
+        assert segment.slice(10, 2**40) == data[10:]
+        assert segment.slice(len(data) - 3, 2**31 - 1) == data[-3:]
+        assert [bytes(segment.slice(start, 10)) for start in (len(data), len(data) + 1, 2**40, -1)] == [b""] * 4
+        assert memoryview(segment.slice(10, 50))[5:20] == data[15:30]
+        place.sealed(segment)
+
+
+def test_half_a_batch_is_no_batch(place: Place, segment: Segment) -> None:
+    size = len(put(segment, 40))
+    put(segment, 41)
+    for _ in ("active", "sealed"):
+        assert segment.batches(0, size - 1) == []
+        assert [one.last_offset for one in segment.batches(0, 2 * size - 1)] == [40]
+        place.sealed(segment)
+
+
+@pytest.mark.kafka("FILE-12")
+def test_batches_in_memory_are_taken_up_to_a_cut_one_and_no_further_than_what_is_none(memory: Place) -> None:
+    first, second = batch(40), batch(41)
+    for end in (0, 11, 16, 17, 40, len(second) - 1):
+        assert [one.last_offset for one in iter_batches(first + second[:end])] == [40]
+    for what, position in ((struct.pack(">i", 9), 8), (b"\x25", 16), (b"\xff", 16)):  # size 9, magic 37 and -1
+        wrong = second[:position] + what + second[position + len(what) :]
+        with pytest.raises(CorruptRecordError, match=r"wrong (size|magic)"):
+            list(iter_batches(first + wrong))
+    with Log.open(memory.path, LogConfig(max_message_bytes=500), fs=memory.fs) as log:
+        with pytest.raises(BatchTooLargeError, match=r"above max\.message\.bytes, 500"):
+            log.append_batch(batch(0, size=500, timestamp=-1))
+        assert log.log_end_offset == 0
+
+
+@pytest.mark.kafka("FILE-02")
+def test_the_size_follows_the_appends_whatever_is_read(segment: Segment) -> None:
+    size = 0
+    for offset in range(40, 60):
+        size += len(put(segment, offset))
+        assert segment.size == size
+        assert offsets_of(segment) == list(range(40, offset + 1))
+
+
+def test_what_is_behind_the_last_batch_is_nobodys(place: Place) -> None:
+    segment = place.create(0, LogConfig(preallocate=True, segment_bytes=4000))
+    put(segment, 0)
+    assert len(segment.slice(0, 4000)) == segment.size
+    assert segment.locate(1, segment.size) is None
+
+
+@pytest.mark.parametrize("preallocate", [False, True])
+def test_slices_stay_what_they_were_whatever_becomes_of_the_segment(
+    place: Place, preallocate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "_MAP_STEP", 300)
+    segment = place.create(0, LogConfig(preallocate=preallocate, segment_bytes=60_000, segment_index_bytes=1200))
+    whole = b"".join(put(segment, offset) for offset in range(40))
+    slices = [segment.slice(0, segment.size)]
+    segment.truncate_to(30, NOW)
+    slices.append(segment.slice(0, segment.size))
+    put(segment, 30, timestamp=999)
+    place.sealed(segment)
+    slices.append(segment.slice(0, segment.size))
+    segment.truncate_to(10, NOW)
+    segment.rename(".deleted")
+    for path in segment.files():
+        place.fs.unlink(path, missing_ok=True)
+    assert slices[0] == whole
+    assert slices[1] == whole[: len(slices[1])]
+    assert slices[2][: len(slices[1])] == slices[1]
 
 
 # ---------------------------------------------------------------- writing
 
 
 @pytest.mark.kafka("INDEX-11")
-@pytest.mark.parametrize(
-    ("base", "last"),
-    [(0, -(2**31)), (0, 2**31), (1, 0), (100, 10), (2**31, 0), (2**31, 2**32)],
-)
+@pytest.mark.parametrize(("base", "last"), [(0, -(2**31)), (0, 2**31), (1, 0), (100, 10), (2**31, 0), (2**31, 2**32)])
 def test_an_offset_out_of_range_of_its_segment_is_refused_and_nothing_written(
-    fs: MemoryFileSystem, base: int, last: int
+    place: Place, base: int, last: int
 ) -> None:
-    segment = new_segment(fs, base)
+    segment = place.create(base)
     with pytest.raises(ValueError, match="not in the range"):
-        segment.append(encode_batch([(None, b"x")]), last, 0, last)
+        segment.append(batch(0), last, 0, last)
+    assert segment.should_roll(10, last, 0, NOW)
     assert segment.size == 0
-    assert set(sizes(fs).values()) == {0}
+    assert place.sizes() == {"log": 0}
 
 
-def test_no_segment_begins_below_zero(fs: MemoryFileSystem) -> None:
+def test_no_segment_begins_below_zero(place: Place) -> None:
     with pytest.raises(InvalidNameError):
-        new_segment(fs, -(2**31))
-    assert fs.list(PLACE) == []
+        place.create(-(2**31))
+    assert place.fs.list(place.path) == []
 
 
-def test_entries_are_made_once_more_than_the_interval_was_written(fs: MemoryFileSystem) -> None:
-    size = len(encode_batch([(b"k", b"value 0040")], base_offset=40, timestamp=40))
-    config = LogConfig(index_interval_bytes=2 * size - 1, segment_index_bytes=1200)
-    segment = new_segment(fs, config=config)
+def test_a_segment_that_is_there_is_not_made_again(place: Place, segment: Segment) -> None:
+    put(segment, 40)
+    with pytest.raises(FileExistsError):
+        place.create(40)
+    assert offsets_from(segment, 40) == [40]
+
+
+@pytest.mark.kafka("FILE-01")
+def test_a_file_does_not_grow_beyond_31_bits_and_a_larger_one_is_no_segment(tmp_path: Path) -> None:
+    place = Place.on("local", tmp_path)
+    path = place.create(0).path
+    with place.fs.open(path, write=True) as file:
+        file.truncate(FILE_SIZE_MAX - 10)  # a hole
+    segment = place.existing()
+    with pytest.raises(ValueError, match="beyond 2147483647"):
+        put(segment, 0)
+    assert segment.size == place.fs.file_size(path) == FILE_SIZE_MAX - 10
+    with place.fs.open(path, write=True) as file:
+        file.truncate(FILE_SIZE_MAX + 1)
+    with pytest.raises(DamagedLogError, match="larger than any can be"):
+        place.existing()
+
+
+@pytest.mark.kafka("TIME-08")
+def test_entries_are_made_once_more_than_the_interval_was_written(place: Place) -> None:
+    config = LogConfig(index_interval_bytes=2 * COMMON_SIZE - 1, segment_index_bytes=1200)
+    segment = place.create(40, config)
     for offset in range(40, 70):
         put(segment, offset)
-    assert len(segment.time_index) == len(segment.offset_index) == 14
     segment.sync()
-    assert opened(fs, config=config).load_end() == 70
+    for name, entry in (("index", 8), ("timeindex", 12)):
+        data = place.read(f"{40:020d}.{name}")
+        assert (any(data[13 * entry : 14 * entry]), any(data[14 * entry :])) == (True, False)
+    assert segment.next_offset() == 70
+    segment.truncate_to(41, NOW)
+    assert segment.indexes.last_time_entry == (-1, 40)
+    assert (segment.max_timestamp, segment.next_offset()) == (40, 41)
 
 
-def test_no_index_exists_before_the_first_append(fs: MemoryFileSystem, segment: Segment) -> None:
-    assert sizes(fs) == {"log": 0}
+def test_no_index_exists_before_the_first_append(place: Place, segment: Segment) -> None:
+    assert place.sizes() == {"log": 0}
     put(segment, 40)
-    assert sizes(fs) == {"log": segment.size, "index": 1200, "timeindex": 1200}
+    assert place.sizes() == {"log": segment.size, "index": 1200, "timeindex": 1200}
 
 
-def test_sealing_writes_the_last_time_and_cuts_everything_to_what_is_used(
-    fs: MemoryFileSystem, segment: Segment
-) -> None:
+def test_a_sync_makes_the_indexes_of_an_active_segment(place: Place, segment: Segment) -> None:
+    segment.sync_log()
+    assert place.sizes() == {"log": 0}
+    segment.sync()
+    assert place.sizes() == {"log": 0, "index": 1200, "timeindex": 1200}
+
+
+def test_a_sync_leaves_sealed_segments_as_they_are(place: Place, segment: Segment) -> None:
+    for offset in range(40, 60):
+        put(segment, offset)
+    place.sealed(segment)
+    before = place.sizes()
+    segment.sync()
+    place.fs.unlink(segment.indexes.offset_path)
+    segment.sync()
+    del before["index"]
+    assert place.sizes() == before
+    assert not segment.indexes.is_open
+
+
+def test_sealing_writes_the_last_time_and_cuts_everything_to_what_is_used(place: Place, segment: Segment) -> None:
     for offset in range(40, 50):
         put(segment, offset)
-    entries = len(segment.offset_index)
     segment.seal()
-    assert segment.time_index.last == (49, 49)
-    assert sizes(fs) == {"log": segment.size, "index": 8 * entries, "timeindex": 12 * len(segment.time_index)}
+    assert segment.indexes.last_time_entry == (49, 49)
+    assert place.sizes() == {"log": segment.size, "index": 4 * 8, "timeindex": 5 * 12}
 
 
-@pytest.mark.kafka("SEG-09")
-def test_the_end_of_a_segment_is_behind_its_last_batch(fs: MemoryFileSystem, segment: Segment) -> None:
-    assert segment.load_end() == 40
-    put(segment, 50, 3)
-    segment.seal()
-    segment.close()
-    again = opened(fs)
-    assert again.load_end() == 53
-    assert (again.max_timestamp, again.max_timestamp_offset, again.first_timestamp) == (50, 52, 50)
+def test_a_sealed_segment_passes_every_check(place: Place, tmp_path: Path) -> None:
+    segment = place.create(0)
+    for offset in range(0, 90, 3):
+        put(segment, offset, 3)
+    place.sealed(segment)
+    assert place.alarms(tmp_path / "exported") == []
 
 
-@pytest.mark.kafka("SEG-16")
-def test_a_preallocated_log_is_full_size_while_open_and_cut_when_sealed(fs: MemoryFileSystem) -> None:
+def test_the_largest_time_is_that_of_the_first_batch_that_had_it(segment: Segment) -> None:
+    for offset, timestamp in ((40, 5), (41, 9), (42, 9), (43, -1), (44, 3)):
+        put(segment, offset, timestamp=timestamp)
+    assert (segment.max_timestamp, segment.offset_of_max) == (9, 41)
+
+
+@pytest.mark.kafka("SEG-16", "FILE-07")
+def test_a_preallocated_log_is_full_size_while_open_and_cut_when_sealed(place: Place) -> None:
     config = LogConfig(preallocate=True, segment_bytes=512 << 10, segment_index_bytes=1200)
-    segment = new_segment(fs, config=config)
+    segment = place.create(40, config)
+    assert (segment.size, place.sizes()) == (0, {"log": 512 << 10})
     data = put(segment, 40)
-    assert sizes(fs)["log"] == 512 << 10
+    assert place.sizes()["log"] == 512 << 10
     assert offsets_from(segment, 40) == [40]
-    segment.seal()
-    segment.close()
-    assert fs.read_bytes(segment.path) == data
-    assert (opened(fs, config=config).size, offsets_from(opened(fs, config=config), 40)) == (len(data), [40])
+    place.sealed(segment)
+    assert place.read(segment.path.name) == data
+    again = place.resumed(40, config)
+    assert (again.size, place.sizes()["log"], offsets_from(again, 40)) == (len(data), len(data), [40])
+    put(again, 41)
+    assert offsets_of(again) == [40, 41]
 
 
-def test_a_failed_write_leaves_the_segment_as_it_was(fs: MemoryFileSystem, segment: Segment) -> None:
-    put(segment, 40)
-    fs.fail_on(lambda operation: operation.kind == "write", OSError(28, "No space left on device"), written=30)
-    with pytest.raises(OSError, match="No space"):
-        put(segment, 41, timestamp=999)
-    fs.heal()
-    assert (segment.max_timestamp, offsets_from(segment, 41)) == (40, None)
-    put(segment, 41)
-    assert offsets_from(segment, 41) == [41]
+def test_without_preallocation_a_new_log_is_empty(place: Place) -> None:
+    place.create(0, LogConfig(segment_bytes=512 << 10))
+    assert place.sizes() == {"log": 0}
 
 
-def test_indexes_that_cannot_be_made_leave_the_segment_empty(fs: MemoryFileSystem, segment: Segment) -> None:
-    fs.fail_on(lambda operation: operation.kind == "create", OSError(28, "No space left on device"))
-    with pytest.raises(OSError, match="No space"):
-        put(segment, 40, timestamp=999)
-    fs.heal()
-    assert (segment.size, segment.max_timestamp, segment.first_timestamp) == (0, -1, None)
-    put(segment, 40)
-    assert offsets_from(segment, 40) == [40]
-
-
-# ---------------------------------------------------------------- recovery
-
-
-@pytest.mark.kafka("SEG-11")
-def test_recovery_makes_a_ruined_offset_index_anew(fs: MemoryFileSystem) -> None:
-    segment = new_segment(fs, 0)
-    for offset in range(100):
+def test_a_large_preallocated_log_is_read_without_maps_that_would_hinder_its_being_cut(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "_MAP_STEP", 300)
+    segment = place.create(0, LogConfig(preallocate=True, segment_bytes=20_000))
+    for offset in range(50):
         put(segment, offset)
-    segment.close()
-    for path in segment.index_paths:
-        fs.write_bytes(path, random.Random(1).randbytes(60))
-    again = opened(fs, 0)
-    found = again.recover()
-    assert (found.kept, found.cut, found.reason) == (segment.size, 0, None)
-    assert [offsets_from(again, offset) for offset in range(100)] == [[offset] for offset in range(100)]
-    assert len(again.offset_index) > 10
+    kept = segment.slice(0, segment.size)
+    place.sealed(segment)
+    assert kept == place.read(segment.path.name)
 
 
-@pytest.mark.kafka("SEG-13")
-def test_recovery_ends_before_the_batch_that_garbage_begins_in(fs: MemoryFileSystem) -> None:
-    dice = random.Random(13)
-    segment = new_segment(fs, 0)
-    starts = [0, *(put(segment, offset) and segment.size for offset in range(20))]
-    whole = fs.read_bytes(segment.path)
-    for kept in range(20):
-        begin = dice.randrange(starts[kept], starts[kept + 1])
-        fs.write_bytes(segment.path, whole[:begin] + dice.randbytes(len(whole) - begin))
-        again = opened(fs, 0)
-        found = again.recover()
-        assert (found.kept, found.cut) == (starts[kept], len(whole) - starts[kept])
-        assert found.reason is not None
-        assert again.load_end() == kept
-        again.close()
+# ---------------------------------------------------------------- names
 
 
-def test_a_batch_whose_offsets_go_back_is_not_believed(fs: MemoryFileSystem, segment: Segment) -> None:
-    first = put(segment, 40, 3)
+@pytest.mark.kafka("SEG-10")
+def test_a_suffix_renames_what_is_there_and_indexes_are_made_under_the_new_name(place: Place, segment: Segment) -> None:
+    assert segment.rename(".deleted") == [segment.path]
+    assert place.sizes() == {"log.deleted": 0}
+    assert [path.name[20:] for path in segment.files()] == [
+        ".log.deleted", ".index.deleted", ".timeindex.deleted", ".txnindex.deleted",
+    ]  # fmt: skip
+    segment.resume()
+    assert place.sizes() == {"log.deleted": 0, "index.deleted": 1200, "timeindex.deleted": 1200}
+
+
+def test_a_segment_is_read_and_written_under_its_new_name(place: Place, segment: Segment) -> None:
+    put(segment, 40)
+    segment.transaction_index.append(AbortedTransaction(1, 40, 40, 40))
+    place.sealed(segment)
+    for suffix in (".cleaned", ".swap", ""):
+        assert len(segment.rename(suffix)) == 4
+        assert offsets_of(segment) == [40]
+        assert len(segment.transaction_index.entries()) == 1
+    segment.resume()
     put(segment, 41)
-    segment.close()
-    found = opened(fs).recover()
-    assert (found.kept, found.reason) == (len(first), DamageCode.BATCH_SIZE)
+    assert offsets_of(place.existing(40)) == [40, 41]
 
 
-def test_recovery_makes_the_entries_that_appending_made(fs: MemoryFileSystem, segment: Segment) -> None:
-    for offset in range(40, 80, 2):
-        put(segment, offset, 2)
+def test_a_segment_follows_its_directory(place: Place, segment: Segment) -> None:
+    put(segment, 40)
+    target = place.path.with_name("orders-0-moved")
+    place.fs.rename(place.path, target)
+    segment.move_to(target)
+    put(segment, 41)
     segment.sync()
-    before = [fs.read_bytes(path) for path in segment.index_paths]
-    segment.close()
-    again = opened(fs)
-    again.recover()
-    again.sync()
-    assert [fs.read_bytes(path) for path in segment.index_paths] == before
+    segment.transaction_index.append(AbortedTransaction(1, 40, 40, 40))
+    place.sealed(segment)
+    assert offsets_of(segment) == [40, 41]
+    assert all(path.parent == target and place.fs.exists(path) for path in segment.files())
 
 
-def test_recovery_into_smaller_indexes_leaves_them_sparse(fs: MemoryFileSystem, segment: Segment) -> None:
-    for offset in range(40, 140):
-        put(segment, offset)
-    segment.close()
-    again = opened(fs, config=LogConfig(segment_index_bytes=60, index_interval_bytes=100))
-    assert again.recover().cut == 0
-    assert again.load_end() == 140
-    assert [offsets_from(again, offset) for offset in (40, 90, 139)] == [[40], [90], [139]]
-    again.seal()
-    assert again.time_index.last == (139, 139)
-
-
-# ---------------------------------------------------------------- a log of segments
-
-
-def open_log(fs: MemoryFileSystem, config: LogConfig, clock: ManualClock | None = None) -> Log:
-    return Log.open(PLACE, config, fs=fs, clock=clock or ManualClock(NOW))
-
-
-def segments_of(fs: MemoryFileSystem) -> int:
-    return sum(name.endswith(".log") for name in fs.list(PLACE))
-
-
-@pytest.mark.kafka("ROLL-01")
-def test_records_without_time_roll_by_the_clock_since_the_segment_was_made(fs: MemoryFileSystem) -> None:
-    clock = ManualClock(NOW)
-    log = open_log(fs, LogConfig(segment_ms=1000), clock)
-    clock.advance(1001)
-    log.append([(None, b"into the empty segment", -1)])
-    assert segments_of(fs) == 1
-    log.append([(None, b"too late", -1)])
-    assert segments_of(fs) == 2
-    for expected in (3, 4, 5):
-        clock.advance(1000)
-        log.append([(None, b"just in time", -1)])
-        assert segments_of(fs) == expected - 1
-        clock.advance(1)
-        log.append([(None, b"too late", -1)])
-        assert segments_of(fs) == expected
-
-
-@pytest.mark.kafka("ROLL-02")
-def test_a_far_future_timestamp_does_not_roll_where_the_first_batch_has_none(fs: MemoryFileSystem) -> None:
-    log = open_log(fs, LogConfig(segment_ms=1000, message_timestamp_after_max_ms=INT64_MAX))
-    log.append([(None, b"a", -1)])
-    log.append([(None, b"b", NOW + 10**9)])
-    assert segments_of(fs) == 1
-
-
-@pytest.mark.kafka("ROLL-04")
-def test_jitter_rolls_earlier_by_at_most_what_is_set(fs: MemoryFileSystem) -> None:
-    clock = ManualClock(NOW)
-    log = open_log(fs, LogConfig(segment_ms=10_000, segment_jitter_ms=2_000), clock)
-    jitter = log._jitter_ms
-    log.append([(None, b"a", -1)])
-    clock.advance(8_000)
-    log.append([(None, b"b", -1)])
-    assert segments_of(fs) == 1
-    clock.advance(2_000 - jitter + 1)
-    log.append([(None, b"c", -1)])
-    assert segments_of(fs) == 2
-
-
-@pytest.mark.kafka("READ-05")
-def test_a_read_in_a_gap_at_the_end_of_a_segment_begins_with_the_next_segment(fs: MemoryFileSystem) -> None:
-    for base, last in ((0, 3), (10, 12)):
-        batch = encode_batch([(None, b"v")] * (last - base + 1), base_offset=base, timestamp=1)
-        fs.write_bytes(PLACE / f"{base:020d}.log", batch)
-    log = open_log(fs, CONFIG)
-    assert next(iter_batches(log.read(7))).header.base_offset == 10
-    assert [record.offset for record in log.records(2)] == [2, 3, 10, 11, 12]
-
-
-@pytest.mark.parametrize("index_bytes", [4, 12, 24])
-def test_indexes_too_small_for_an_entry_still_roll_and_close(
-    fs: MemoryFileSystem, index_bytes: int, tmp_path: Path
-) -> None:
-    config = LogConfig(segment_index_bytes=index_bytes, index_interval_bytes=0)
-    for start in (0, 5):
-        with open_log(fs, config) as log:
-            for number in range(start, start + 5):
-                assert log.append([(None, b"x")]).first_offset == number
-    assert alarms(fs, tmp_path) == []
-
-
-@pytest.mark.parametrize("mode", ["nothing", "everything", "torn", "metadata", "subset"])
-def test_a_power_cut_while_a_closed_log_is_opened_and_written_again_loses_nothing(mode: str, tmp_path: Path) -> None:
-    config = LogConfig(segment_bytes=600, index_interval_bytes=100, segment_index_bytes=96)
-    for stop_at in range(1, 45):
-        fs, more = new_file_system(), 0
-        with open_log(fs, config) as log:
-            for number in range(9):
-                log.append([(b"k", b"value-%d" % number)])
-        fs.stop_at = fs.operations + stop_at
-        try:
-            log = open_log(fs, config)
-            for _ in range(6):
-                log.append([(b"k", b"more")], durability="always")
-                more += 1
-            log.close()
-        except SimulatedCrash:
-            pass
-        after = fs.crash(mode, seed=stop_at)  # type: ignore[arg-type]
-        with open_log(after, config) as log:
-            found = [record.value for record in log.records()]
-        assert found[:9] == [b"value-%d" % number for number in range(9)], f"stopped at operation {stop_at}"
-        assert 9 + more <= len(found) <= 10 + more, f"stopped at operation {stop_at}"
-        assert alarms(after, tmp_path / str(stop_at)) == [], f"stopped at operation {stop_at}"
-
-
-def test_the_mark_of_a_clean_close_goes_before_anything_else_changes(fs: MemoryFileSystem) -> None:
-    with open_log(fs, CONFIG) as log:
-        log.append([(None, b"a")])
-    kinds: list[tuple[str, str]] = []
-    fs.fail_on(lambda one: bool(kinds.append((one.kind, Path(one.path).name))), OSError(5, "never raised"))
-    open_log(fs, CONFIG)
-    assert kinds[:2] == [("unlink", ".logstore-clean"), ("sync_directory", "orders-0")]
-
-
-def test_the_names_of_all_directories_that_were_made_are_durable() -> None:
-    fs = MemoryFileSystem()
-    log = Log.open("/srv/queue/orders-0", fs=fs)
-    log.append([(None, b"a")], durability="always")
-    again = Log.open("/srv/queue/orders-0", fs=fs.crash("nothing"))
-    assert [record.value for record in again.records()] == [b"a"]
-
-
-def test_a_close_that_fails_still_gives_the_lock_back(fs: MemoryFileSystem) -> None:
-    log = open_log(fs, LogConfig(index_interval_bytes=0))
-    for _ in range(3):
-        log.append([(None, b"a")])
-    fs.fail_on(lambda operation: operation.kind == "write", OSError(28, "No space left on device"))
-    with pytest.raises(OSError, match="No space"):
-        log.close()
-    fs.heal()
-    with open_log(fs, CONFIG) as again:
-        assert again.recovered is not None
-        assert len(list(again.records())) == 3
-
-
-def test_an_open_that_fails_gives_the_lock_back(fs: MemoryFileSystem) -> None:
-    fs.fail_on(lambda operation: operation.path.endswith(".log"), OSError(28, "No space left on device"))
-    with pytest.raises(OSError, match="No space"):
-        open_log(fs, CONFIG)
-    fs.heal()
-    with open_log(fs, CONFIG) as log, pytest.raises(LogLockedError):
-        open_log(fs, CONFIG)
-    assert log.log_end_offset == 0
-
-
-def test_reads_go_on_while_segments_are_rolled(tmp_path: Path) -> None:
-    log = Log.open(tmp_path / "orders-0", LogConfig(segment_bytes=200, segment_index_bytes=96))
-    log.append([(None, b"x" * 50)])
-    failures: list[BaseException] = []
-    is_done = threading.Event()
-
-    def read() -> None:
-        try:
-            while not is_done.is_set():
-                assert log.read(log.log_end_offset - 1)
-        except BaseException as error:  # noqa: BLE001 - told below, in the thread of the test
-            failures.append(error)
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for _ in range(200):
-        log.append([(None, b"x" * 50)])
-    is_done.set()
-    for reader in readers:
-        reader.join(10)
-    log.close()
-    assert failures == []
-
-
-def test_a_roll_waits_for_a_read_of_the_file_that_it_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log.open(tmp_path / "orders-0", LogConfig(segment_bytes=200, segment_index_bytes=96))
-    log.append([(None, b"x" * 100)])
-    other = threading.Thread(target=log.append, args=([(None, b"y" * 100)],))
-    read, read_bytes = LocalFile.read, Segment.read_bytes
-    is_last_read = False
-
-    def reading(self: LocalFile, position: int, size: int) -> bytes:
-        if is_last_read and other.ident is None:
-            other.start()
-            other.join(0.2)
-        return read(self, position, size)
-
-    def last_read(self: Segment, position: int, size: int) -> bytes:
-        nonlocal is_last_read
-        is_last_read = True
-        return read_bytes(self, position, size)
-
-    monkeypatch.setattr(LocalFile, "read", reading)
-    monkeypatch.setattr(Segment, "read_bytes", last_read)
-    assert next(iter_batches(log.read(0))).last_offset == 0
-    other.join(10)
-    assert log.log_end_offset == 2
-    log.close()
-
-
-STEP = st.one_of(
-    st.tuples(st.just("append"), st.integers(1, 5), st.sampled_from(list(Codec))),
-    st.tuples(st.sampled_from(["sync", "reopen", "crash", "crash", "roll"]), st.none(), st.none()),
-    st.tuples(st.just("read"), st.integers(0, 60), st.none()),
-)
-
-
-@given(st.lists(STEP, max_size=25), st.sampled_from([150, 400, 10**6]), st.sampled_from([4, 96, 4096]))
-@settings(deadline=None, database=None, max_examples=120)
-def test_a_log_behaves_as_a_list_of_which_a_crash_leaves_at_least_what_was_synced(
-    steps: list[tuple[str, int | None, Codec | None]], segment_bytes: int, index_bytes: int
-) -> None:
-    config = LogConfig(segment_bytes=segment_bytes, index_interval_bytes=50, segment_index_bytes=index_bytes)
-    fs = new_file_system()
-    log, model, synced = open_log(fs, config), list[bytes](), 0
-    for what, number, codec in steps:
-        if what == "append" and number is not None and codec is not None:
-            values = [b"v%d" % (len(model) + n) for n in range(number)]
-            assert log.append([(b"k", value) for value in values], codec=codec)[0] == len(model)
-            model += values
-        elif what == "sync":
-            log.flush()
-            synced = len(model)
-        elif what == "roll" and log._segments[-1].size:
-            log._roll()
-            synced = len(model)
-        elif what == "reopen":
-            log.close()
-            log, synced = open_log(fs, config), len(model)
-            assert log.recovered is None
-        elif what == "crash":
-            fs = fs.crash("nothing")
-            log = open_log(fs, config)
-            survived = log.log_end_offset
-            assert synced <= survived <= len(model)
-            del model[survived:]
-        elif what == "read" and number is not None and number <= len(model):
-            assert [record.value for record in log.records(number)] == model[number:]
-        assert log.log_end_offset == len(model)
-    assert [(r.offset, r.value) for r in log.records()] == list(enumerate(model))
+def test_a_segment_says_what_it_is(place: Place, segment: Segment) -> None:
+    put(segment, 40)
+    assert repr(segment) == f"<Segment 40 active size {segment.size} of {place.path}>"
+    assert " sealed " in repr(place.sealed(segment))
