@@ -26,8 +26,12 @@ COMMANDS = {
     "check": ("check", "Find everything that is wrong with files, partitions or log directories."),
     "completion": ("completion", "Print the completion script of a shell."),
     "describe": ("describe", "Say what a path holds: topics, segments, offsets, times, codecs, transactions."),
+    "docs": ("docs", "Print tables of the documentation: the settings of a log."),
     "dump": ("dump", "Print records, batches, or the entries of index and checkpoint files."),
     "read": ("read", "Print records from an offset or time on, and follow."),
+    "recover": ("recover", "Bring logs back to order after a crash."),
+    "reindex": ("reindex", "Make indexes, producer snapshots and leader epochs anew from the batches."),
+    "truncate": ("truncate", "Drop all records of a partition from an offset on."),
 }
 
 
@@ -63,7 +67,7 @@ Examples:
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(logstore.__version__, prog_name="logstore")
 def cli() -> None:
-    """Read, check and explain Kafka's log directories, without a broker.
+    """Read, check, write and recover Kafka's log directories, without a broker.
 
     Exit codes: 0 nothing wrong, 1 damage was found, 2 wrong usage, 3 could not.
     """

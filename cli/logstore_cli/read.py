@@ -14,6 +14,7 @@ import click
 from logstore.errors import LogstoreError
 from logstore.inspect import (
     DumpOptions,
+    Follower,
     Format,
     Isolation,
     PartitionFiles,
@@ -28,12 +29,14 @@ from logstore.inspect import (
 from logstore_cli.options import ENCODINGS, Outcome, complete_path, parse_path, parse_time, say
 
 _POLL_SECONDS = 0.1
+_TIME_DIGITS_MIN = 12  # a number of so many digits beyond the log end is a time: milliseconds of 1973 and later
 
 EPILOG = """\b
 Examples:
   logstore read orders-3
   logstore read --from 2h --json orders-3
   logstore read --from end -f orders-3
+  logstore read --from 2023-11-14T22:13:20Z --max 5 orders-3
 """
 
 
@@ -60,7 +63,8 @@ def command(
 ) -> int:  # fmt: skip
     """Print records from an offset or time on, as a consumer gets them.
 
-    Reads beside a process that writes; takes no lock and changes nothing.
+    A number for --from is an offset; only beyond the end of the log, and with twelve digits or more, is it a time in
+    epoch milliseconds. Reads beside a process that writes; takes no lock and changes nothing.
     """
     reader = Reader(path, Isolation(isolation))
     with reader.outcome.reported(path):
@@ -69,10 +73,10 @@ def command(
 
 
 def _read(reader: Reader, start: str, limit: int | None, renderer: Renderer, follow: bool) -> None:
-    offset = reader.offset_of(start)
+    where = RecordFilter(first_offset=reader.offset_of(start))
     left = limit
-    while left is None or left > 0:
-        for selection in reader.selections(RecordFilter(first_offset=offset), is_followed=follow):
+    for selections in reader.polls(where) if follow else (reader.selections(where),):
+        for selection in selections if left is None or left > 0 else ():
             try:
                 for piece in selection.record_pieces():
                     wanted = piece if left is None else piece[:left]
@@ -82,17 +86,15 @@ def _read(reader: Reader, start: str, limit: int | None, renderer: Renderer, fol
                         break
             except LogstoreError as error:
                 reader.report(selection.problem(error))
-            offset = max(offset, selection.batch.next_offset)
             if left == 0:
                 break
         sys.stdout.buffer.flush()
-        if not follow:
-            break
-        time.sleep(_POLL_SECONDS)
+        if left == 0:
+            return
 
 
 class Reader:
-    """Reads a partition directory anew each time it is asked."""
+    """Reads a partition directory; problems are reported once each. Raises LogstoreError where it is none, OSError."""
 
     def __init__(self, path: Path, isolation: Isolation) -> None:
         self._path = path
@@ -100,32 +102,63 @@ class Reader:
         self._reported: set[str] = set()
         self.outcome = Outcome()
 
-    def selections(self, where: RecordFilter, *, is_followed: bool = False) -> Iterator[Selection]:
-        """What there is now; problems are reported once, and at the end of a log that is followed not at all."""
-        target = resolve(self._path)
-        if not isinstance(target, PartitionFiles):
-            raise LogstoreError("is not a partition directory", path=self._path)
-        options = DumpOptions(where=where, isolation=self._isolation)
-        for found in select_partition(target, context_around(self._path), options):
-            if isinstance(found, Selection):
-                yield found
-            elif not is_followed:
-                self.report(found)
+    def selections(self, where: RecordFilter) -> Iterator[Selection]:
+        """What there is now."""
+        partition = self._partition()
+        return self._told(select_partition(partition, context_around(self._path), self._options(where)))
+
+    def polls(self, where: RecordFilter) -> Iterator[Iterator[Selection]]:
+        """What there is now, then what has come since, on and on."""
+        partition = self._partition()
+        follower = Follower(partition, context_around(self._path), self._options(where))
+        while True:
+            yield self._told(follower.poll())
+            time.sleep(_POLL_SECONDS)
 
     def offset_of(self, start: str) -> int:
         """The offset that `--from` means. Raises click.BadParameter."""
+        partition = self._partition()
         if start == "start":
             return 0
-        if re.fullmatch(r"[0-9]{1,19}", start):
-            return int(start)
         if start == "end":
-            return max((one.batch.next_offset for one in self.selections(RecordFilter())), default=0)
-        since = parse_time(start)
+            return self._end(partition)
+        if re.fullmatch(r"[0-9]{1,19}", start):
+            is_time = len(start.lstrip("0")) >= _TIME_DIGITS_MIN and int(start) > self._end(partition)
+            return self._offset_of_time(int(start)) if is_time else int(start)
+        return self._offset_of_time(parse_time(start))
+
+    def _offset_of_time(self, since: int) -> int:
         for selection in self.selections(RecordFilter(since=since)):
             with contextlib.suppress(LogstoreError):  # it is told when it is read
                 for piece in selection.record_pieces():
                     return piece[0].offset
-        return self.offset_of("end")
+        return self._end(self._partition())
+
+    def _end(self, partition: PartitionFiles) -> int:
+        """The offset behind the last batch."""
+        if not partition.segments:
+            return 0
+        end = partition.segments[-1].base_offset
+        for found in select_partition(partition, None, DumpOptions(where=RecordFilter(first_offset=end))):
+            if isinstance(found, Selection):
+                end = found.batch.next_offset
+        return end
+
+    def _partition(self) -> PartitionFiles:
+        target = resolve(self._path)
+        if not isinstance(target, PartitionFiles):
+            raise LogstoreError("is not a partition directory", path=self._path)
+        return target
+
+    def _options(self, where: RecordFilter) -> DumpOptions:
+        return DumpOptions(where=where, isolation=self._isolation)
+
+    def _told(self, found: Iterator[Selection | Problem]) -> Iterator[Selection]:
+        for one in found:
+            if isinstance(one, Selection):
+                yield one
+            else:
+                self.report(one)
 
     def report(self, problem: Problem) -> None:
         """Say what could not be read, once."""
@@ -133,4 +166,5 @@ class Reader:
             self._reported.add(str(problem))
             self.outcome.has_failed |= problem.is_failure
             self.outcome.has_damage |= problem.is_damage
+            sys.stdout.buffer.flush()
             say(problem)

@@ -6,6 +6,7 @@ from logstore.inspect.describe import DescribeOptions, Description, PartitionDes
 from logstore.inspect.dump import DumpOptions, Problem, RecordFilter, Selection, select_file, select_partition
 from logstore.inspect.files import file_rows
 from logstore.inspect.findings import CODES, Explanation, Finding, Severity, codes_table
+from logstore.inspect.follow import Follower
 from logstore.inspect.layout import (
     LogDirectoryContext,
     LogDirectoryFiles,
@@ -32,6 +33,7 @@ __all__ = [
     "DumpOptions",
     "Explanation",
     "Finding",
+    "Follower",
     "Format",
     "Isolation",
     "LogDirectoryContext",

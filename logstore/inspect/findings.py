@@ -32,9 +32,9 @@ class Explanation(NamedTuple):
 
 
 _D, _W, _N = Severity.DAMAGE, Severity.WARNING, Severity.NOTE
-_RECOVER = "copy the directory, then let a broker recover it (remove its clean-shutdown mark) or cut the segment here"
+_RECOVER = "`logstore recover` cuts the log here and keeps aside what it cuts (`--cut-damage` below the recovery point)"
 _REPLICA = "fetch the partition from a replica or a backup; what `dump` shows can still be read"
-_REBUILD = "delete the index file while the broker is stopped; the broker rebuilds it at start"
+_REBUILD = "`logstore reindex` makes it anew from the batches, while the broker is stopped"
 
 CODES: dict[str, Explanation] = {
     # batches
@@ -90,7 +90,7 @@ CODES: dict[str, Explanation] = {
         _D, "an aborted transaction is not in the transaction index: read_committed consumers would see its records", _REBUILD
     ),
     # small files
-    "snapshot": Explanation(_D, "a producer snapshot cannot be read", "delete it: the broker rebuilds it from the log"),
+    "snapshot": Explanation(_D, "a producer snapshot cannot be read", "`logstore reindex` makes it anew from the batches"),
     "snapshot-beyond-end": Explanation(
         _W, "a producer snapshot is newer than the end of the log", "none: the broker deletes it at start"
     ),

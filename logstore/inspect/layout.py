@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from logstore import names
 from logstore.errors import InvalidNameError, LogstoreError
-from logstore.log import parse_offset_checkpoint
+from logstore.fs import LocalFileSystem
+from logstore.log import parse_offset_checkpoint, read_facts
 from logstore.names import DirectoryKind, FileKind, PartitionDirectory, TopicPartition
 
 SMALL_FILE_BYTES_MAX = 64 << 20
@@ -271,10 +272,25 @@ def read_context(path: Path) -> LogDirectoryContext | None:
 def context_around(directory: Path) -> LogDirectoryContext | None:
     """What the log directory around a partition directory says: around the path as it is named, else as it is really.
 
-    A partition directory may be a symbolic link from its log directory, or be reached by one from anywhere.
+    A partition directory may be a symbolic link from its log directory, or be reached by one from anywhere. Where there
+    is none, logstore's own files in the partition directory say it.
     """
     parent, real_parent = directory.absolute().parent, directory.resolve().parent
-    return read_context(parent) or (None if real_parent == parent else read_context(real_parent))
+    around = read_context(parent) or (None if real_parent == parent else read_context(real_parent))
+    return around or _own_context(directory)
+
+
+def _own_context(directory: Path) -> LogDirectoryContext | None:
+    """What logstore's own files in a partition directory that stands alone say, in the shape of a log directory's."""
+    facts = read_facts(LocalFileSystem(), directory)
+    identity = _partition_name(directory)
+    if facts.recovery_point is None or identity is None:
+        return None
+    partition = identity.topic_partition
+    return LogDirectoryContext(
+        directory, facts.clean_end is not None, {partition: facts.recovery_point},
+        {partition: facts.log_start_offset} if facts.log_start_offset else {}, {}, {}, (),
+    )  # fmt: skip
 
 
 def read_small(path: Path) -> bytes:

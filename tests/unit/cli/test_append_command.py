@@ -6,21 +6,26 @@ import base64
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 from helpers.commands import PROGRAM, Result, environment, logstore, objects, process
 from helpers.directories import alarms
 
+from logstore.fs import LocalFile
 from logstore.log import Log
 from logstore.records import RecordBatch, iter_batches
 
 Append = Callable[..., Result]
 LOG = "00000000000000000000.log"
+WAIT_SECONDS = 30
 
 
 @pytest.fixture
@@ -221,16 +226,99 @@ def test_each_offset_is_acknowledged_once(append: Append, place: Path, durabilit
 
 
 def test_always_syncs_each_batch_before_it_acknowledges(
-    append: Append, place: Path, monkeypatch: pytest.MonkeyPatch
+    append: Append, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    sync = Log._sync
-    monkeypatch.setattr(Log, "_sync", lambda self: (sync(self), synced.append(self.log_end_offset)))
+    sync = LocalFile.sync
+
+    def noting(self: LocalFile) -> None:
+        sync(self)
+        if self.path.endswith(".log"):
+            synced.append(self.size())
+
+    monkeypatch.setattr(LocalFile, "sync", noting)
     append(b"a\nb\nc\n", "--durability", "always", "--batch-records", "1")
-    assert synced == [1, 2, 3, 3]
+    assert len(set(synced)) == 3 and synced == sorted(synced)
     synced.clear()
     append(b"d\ne\n", "--batch-records", "1")
-    assert synced == [5]
+    assert len(synced) == 1
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """An append that goes on as long as its stdin is open; killed after a while in any case."""
+    command = [*PROGRAM, "append", *map(str, arguments)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = subprocess.Popen(command, env=environment(), **pipes)
+    limit = Timer(WAIT_SECONDS, child.kill)
+    limit.start()
+    with child:
+        try:
+            yield child
+        finally:
+            limit.cancel()
+            child.kill()
+
+
+def feed(child: subprocess.Popen[bytes], data: bytes) -> None:
+    assert child.stdin is not None
+    child.stdin.write(data)
+    child.stdin.flush()
+
+
+def lines_of(child: subprocess.Popen[bytes], count: int) -> list[bytes]:
+    assert child.stdout is not None
+    return [child.stdout.readline() for _ in range(count)]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_what_stdin_has_is_acknowledged_though_more_may_come(place: Path, options: tuple[str, ...]) -> None:
+    line = b'{"value":"x"}\n' if options else b"x\n"
+    with running("--ack", *options, place) as child:
+        feed(child, line)
+        assert lines_of(child, 1) == [b"0\n"]
+        assert column(place, "offset") == [0]  # also for those who read beside it
+        feed(child, line * 3 + line[:1])
+        assert lines_of(child, 3) == [b"1\n", b"2\n", b"3\n"]
+        feed(child, line[1:])
+        assert lines_of(child, 1) == [b"4\n"]
+    assert {batch.header.count for batch in batches(place)} <= {1, 2, 3}
+
+
+def test_lines_that_come_at_once_are_one_batch(place: Path) -> None:
+    done = process("append", place, input=b"x\n" * 700)
+    assert done.returncode == 0
+    assert [batch.header.count for batch in batches(place)] == [700]
+
+
+def test_an_interrupt_ends_it_cleanly_with_130(place: Path) -> None:
+    with running("--ack", place) as child:
+        feed(child, b"x\n")
+        assert lines_of(child, 1) == [b"0\n"]
+        child.send_signal(signal.SIGINT)
+        assert child.wait(WAIT_SECONDS) == 130
+    with Log.open(place) as log:
+        assert (log.recovered, log.log_end_offset) == (None, 1)
+
+
+def test_it_ends_quietly_when_nobody_reads_what_it_acknowledges(place: Path) -> None:
+    with running("--ack", place) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        feed(child, b"x\n")
+        assert child.wait(WAIT_SECONDS) == 0
+        assert child.stderr.read() == b""
+        child.stdout = None
+    with Log.open(place) as log:
+        assert (log.recovered, log.log_end_offset) == (None, 1)
+
+
+def test_a_closed_stdin_is_an_empty_one(place: Path) -> None:
+    line = '"$@" <&-'
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", *PROGRAM, "append", str(place)], capture_output=True, env=environment()
+    )
+    assert (done.returncode, b"0 records appended" in done.stderr) == (0, True)
 
 
 def test_what_was_acknowledged_survives_the_end_of_the_process(place: Path) -> None:
@@ -255,22 +343,68 @@ def test_a_log_that_a_live_process_writes_is_left_alone(append: Append, place: P
         log.append([(None, b"mine")])
         done = process("append", place, input=b"theirs\n")
         assert done.returncode == 3
-        assert b"another process has this log open" in done.stderr
+        assert b"another process has it open" in done.stderr
         assert log.append([(None, b"mine too")]).first_offset == 1
     assert append(b"later\n").code == 0
 
 
-def test_a_partition_in_a_log_directory_is_its_brokers(append: Append, orders: Path, tree_unchanged: Any) -> None:
-    for to in (orders, orders.parent / "new-0", orders.parent):
+def test_a_partition_of_a_stopped_broker_is_appended_to(append: Append, orders: Path) -> None:
+    result = append(b"x\ny\n", "--ack", to=orders)
+    assert (result.code, result.lines) == (0, ["18", "19"])
+    assert alarms(orders.parent) == []
+    assert "shutdown      clean" in logstore("describe", orders).out.decode()
+
+
+def test_a_partition_is_not_made_in_a_log_directory_which_is_no_partition_itself(
+    append: Append, orders: Path, tree_unchanged: Any
+) -> None:
+    for to, reason in ((orders.parent / "new-0", "a broker's log directory"), (orders.parent, "not a partition")):
         with tree_unchanged(orders.parent):
             result = append(b"x\n", to=to)
         assert result.code == 3
-        assert "a broker's log directory" in result.err
+        assert reason in result.err
 
 
-def test_a_link_into_a_log_directory_is_refused_too(append: Append, orders: Path, tmp_path: Path) -> None:
+def test_an_unclean_log_directory_is_for_recovery_unless_forced(append: Append, orders: Path) -> None:
+    (orders.parent / ".kafka_cleanshutdown").unlink()
+    result = append(b"x\n", to=orders)
+    assert result.code == 3
+    assert "`logstore recover`" in result.err
+    assert append(b"x\n", "--force", to=orders).code == 0
+    assert column(orders, "offset")[-1] == 18
+
+
+def test_a_link_into_a_log_directory_leads_to_its_partition(append: Append, orders: Path, tmp_path: Path) -> None:
     (tmp_path / "link-0").symlink_to(orders)
+    (orders.parent / ".kafka_cleanshutdown").unlink()
     assert append(b"x\n", to=tmp_path / "link-0").code == 3
+
+
+def test_a_directory_of_something_else_is_refused(append: Append, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    assert append(b"x\n", to=tmp_path / "home").code == 0
+    (tmp_path / "home2").mkdir()
+    (tmp_path / "home2" / "letter.txt").touch()
+    result = append(b"x\n", to=tmp_path / "home2")
+    assert (result.code, "holds no log" in result.err) == (3, True)
+
+
+def test_young_files_of_others_are_warned_of_and_ours_are_not(append: Append, alone: Path, place: Path) -> None:
+    assert "changed less than a minute ago" in append(b"x\n", to=alone).err
+    assert "changed less than a minute ago" not in append(b"x\n", to=alone).err
+    append(b"x\n")
+    assert "minute" not in append(b"x\n").err
+
+
+def test_a_dry_run_says_what_would_be_appended_and_changes_nothing(
+    append: Append, orders: Path, place: Path, tree_unchanged: Any
+) -> None:
+    for to, offset in ((place, 0), (orders, 18)):
+        with tree_unchanged(orders.parent):
+            result = append(b"x\ny\n", "--dry-run", "--ack", to=to)
+        assert (result.code, result.lines) == (0, [str(offset), str(offset + 1)])
+        assert f"2 records would be appended, the next offset would be {offset + 2}" in result.err
+    assert not place.exists()
 
 
 def test_a_file_and_a_place_that_cannot_be_made_are_told(append: Append, place: Path) -> None:

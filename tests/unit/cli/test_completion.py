@@ -35,6 +35,9 @@ def test_the_script_is_valid_in_its_shell(tmp_path: Path, shell: str) -> None:
         ("logstore dump --encoding ", ["plain,utf8", "plain,base64", "plain,hex"]),
         ("logstore dump ord", ["file,ord"]),
         ("logstore completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
+        ("logstore docs ", ["plain,config"]),
+        ("logstore recover --cut", ["plain,--cut-damage"]),
+        ("logstore truncate ord", ["file,ord"]),
     ],
 )
 def test_commands_options_and_paths_are_completed(words: str, offered: list[str]) -> None:

@@ -118,6 +118,13 @@ def test_a_path_that_is_not_there_is_exit_code_3(
     assert result.code == 3 and result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["recover"], ["reindex"], ["truncate", "--to", "1"], ["read"]], ids=" ".join)
+def test_so_it_is_for_those_that_write_or_follow(tmp_path: Path, command: list[str]) -> None:
+    result = logstore(*command, tmp_path / "nowhere-0")
+    assert (result.code, result.err) == (3, f"logstore: {tmp_path}/nowhere-0: No such file or directory\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", READING)
 def test_a_path_that_fails_does_not_keep_the_others_from_being_read(orders: Path, command: str) -> None:
     alone, both = logstore(command, orders), logstore(command, "nowhere", orders)

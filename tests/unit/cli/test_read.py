@@ -74,6 +74,35 @@ def test_it_begins_at_the_first_record_of_a_time(orders: Path) -> None:
     assert START == 1_700_000_000_000  # what these times are
 
 
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [
+        (START, 0), (START + 5, 6), (START - 1, 0), (START + 10**6, 18), (10**11, 0),
+        (10**11 - 1, 18), ("000000000007", 7), (2**63 - 1, 18),
+    ],
+)  # fmt: skip
+def test_a_number_beyond_the_end_is_a_time_where_it_has_twelve_digits(
+    orders: Path, start: int | str, first: int
+) -> None:
+    assert offsets("--from", start, orders) == list(range(first, 18))
+
+
+def test_a_number_within_the_log_is_an_offset_however_many_digits_it_has(directory: LogDirectory) -> None:
+    partition = directory.partition("far-0", first_offset=10**12)
+    for _ in range(3):
+        partition.append(b"x")
+    directory.close()
+    assert offsets("--from", 10**12 + 1, partition.path) == [10**12 + 1, 10**12 + 2]
+    assert offsets("--from", 10**12 + 3, partition.path) == []
+    assert offsets("--from", 10**12 + 4, partition.path) == [10**12, 10**12 + 1, 10**12 + 2]  # a time: of the year 2001
+
+
+def test_the_end_is_known_without_reading_what_lies_before(orders: Path) -> None:
+    flip_bit(orders / "00000000000000000000.log", 90, 3)
+    result = logstore("read", "--from", "end", orders)
+    assert (result.code, result.out, result.err) == (0, b"", "")
+
+
 def test_a_time_beyond_the_last_record_is_the_end(orders: Path) -> None:
     result = logstore("read", "--from", "2030-01-01", orders)
     assert (result.code, result.out, result.err) == (0, b"", "")
@@ -132,6 +161,11 @@ def test_what_is_no_partition_directory_ends_with_3(orders: Path, tmp_path: Path
     assert "is not a partition directory" in failed(orders / "00000000000000000000.log").err
 
 
+def test_the_path_is_looked_at_also_where_nothing_is_wanted(orders: Path, tmp_path: Path) -> None:
+    assert "No such file" in failed("--max", "0", tmp_path / "missing-0").err
+    assert "is not a partition directory" in failed("--max", "0", "-f", orders.parent).err
+
+
 def test_a_segment_that_cannot_be_read_ends_with_3(alone: Path) -> None:
     (alone / "00000000000000000006.log").unlink()
     (alone / "00000000000000000006.log").symlink_to("nowhere")
@@ -186,6 +220,29 @@ def test_another_process_appends_while_it_follows_from_the_end(tmp_path: Path) -
         out, err = child.communicate(timeout=WAIT_SECONDS)
         assert [value_of(line) for line in out.splitlines()] == ["1", "2", "3"]
         assert (child.returncode, err) == (0, b"")
+
+
+def test_damage_is_told_while_it_follows_and_ends_with_1(alone: Path) -> None:
+    flip_bit(alone / "00000000000000000006.log", 90, 3)
+    with following(alone, "--max", "16") as child:
+        out, err = child.communicate(timeout=WAIT_SECONDS)
+        assert [json.loads(line)["offset"] for line in out.splitlines()] == [*range(6), *range(8, 18)]
+        assert (child.returncode, err.count(b"00000000000000000006.log: position 0")) == (1, 1)
+
+
+def test_nothing_is_read_again_while_it_follows(tmp_path: Path) -> None:
+    place = tmp_path / "orders-0"
+    with Log.open(place) as log:
+        for number in range(3):
+            log.append([(None, b"%d" % number)])
+            log.roll()
+        with following(place) as child:
+            assert child.stdout is not None
+            assert [value_of(child.stdout.readline()) for _ in range(3)] == ["0", "1", "2"]
+            for number in range(3, 8):
+                log.append([(None, b"%d" % number)])
+                log.roll()
+                assert value_of(child.stdout.readline()) == str(number)
 
 
 def test_following_ends_quietly_when_nobody_reads_and_with_130_when_interrupted(tmp_path: Path) -> None:
