@@ -10,6 +10,7 @@ JOBS ?= 2
 TEST_ARGS ?=
 FUZZ_ARGS ?=
 BENCH_ARGS ?=
+JUDGE_ARGS ?=
 CONFORMANCE_ARGS ?=
 
 BIN = $(VENV)/bin
@@ -24,7 +25,7 @@ extra = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.to
 	> $(VENV)/$(1).txt && $(PIP) install -q -r $(VENV)/$(1).txt && touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka fuzz conformance clean
+.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka kafka-judge fuzz conformance clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(firstword $(MAKEFILE_LIST)) | while read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -66,7 +67,7 @@ imports: $(VENV)/check
 
 unused: $(VENV)/check
 	$(BIN)/vulture $(PYTHON_CODE) --min-confidence 60 \
-		--ignore-names 'test_*,bench_*,pytest_*,pytestmark' --ignore-decorators '@*.command*,@*.group*,@pytest.fixture*,@*.register*'
+		--ignore-names 'test_*,bench_*,pytest_*,pytestmark' --ignore-decorators '@*.command*,@*.group*,@pytest.fixture*,@*.register*,@rule*,@invariant*'
 
 docs-commands: $(VENV)/test
 	$(BIN)/python tests/docs_commands.py
@@ -85,6 +86,10 @@ bench: $(VENV)/bench ## the benchmarks beside their peers, and the table of rati
 bench-kafka: $(VENV)/installed ## whole processes beside Kafka's own tool (Java 17 and Maven)
 	$(BIN)/python benchmarks/bench_kafka.py $(BENCH_ARGS)
 
+kafka-judge: $(VENV)/judge ## real brokers open what we wrote, and we what they left (Java 17 and Maven)
+	test -d $(KAFKA_DIST)/4.1.1/libs || fixtures/make/get_kafka.sh 4.1.1 $(KAFKA_DIST)
+	$(BIN)/python tests/kafka_judge.py $(JUDGE_ARGS)
+
 clean: ## remove everything that make made
 	rm -rf $(VENV) build *.egg-info .benchmarks .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	rm -f logstore/records/_kernel.c logstore/records/_kernel*.so
@@ -102,9 +107,9 @@ $(VENV)/installed: $(VENV)/made $(KERNEL_SOURCES)
 	@$(BIN)/python -m compileall -q logstore cli  # bytecode, also where PYTHONDONTWRITEBYTECODE is set
 	@touch $@
 
-$(VENV)/test $(VENV)/bench $(VENV)/check: $(VENV)/installed
+$(VENV)/test $(VENV)/bench $(VENV)/check $(VENV)/judge: $(VENV)/installed
 
-$(VENV)/test $(VENV)/check:
+$(VENV)/test $(VENV)/check $(VENV)/judge:
 	@echo "installing what '$(@F)' needs"; $(call extra,$(@F))
 
 $(VENV)/bench: $(VENV)/test

@@ -1,0 +1,373 @@
+"""Let a real Kafka broker judge what logstore writes, and logstore what a killed broker left (`make kafka-judge`).
+
+    python tests/kafka_judge.py [--work DIR] [--keep]
+
+A fresh broker gets an empty topic for each directory, is stopped, and receives our files in place of its own. It is
+started twice: once without a clean-shutdown mark, so that it checks every batch and makes indexes and producer state
+anew, and once with it, so that it trusts our indexes, snapshots and epochs. Each time a consumer reads everything, in
+both isolation levels, and has to get exactly what was appended. Then the other way round: the directories that a broker
+left when it was killed, recovered by us, have to give what Kafka itself served after its own recovery.
+
+Needs Java 17, Kafka's jars in $KAFKA_DIST (fixtures/make/get_kafka.sh) and the package confluent-kafka.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY / "fixtures" / "make"), str(REPOSITORY / "tests")]
+
+from helpers.fixtures import consumer_views  # noqa: E402
+
+from logstore.config import LogConfig  # noqa: E402
+from logstore.inspect import (  # noqa: E402
+    DumpOptions,
+    Isolation,
+    PartitionFiles,
+    Selection,
+    context_around,
+    resolve,
+    select_partition,
+)
+from logstore.log import Log  # noqa: E402
+from logstore.records import BatchOptions, Codec, Record, encode_batch  # noqa: E402
+
+KAFKA_VERSION = "4.1.1"
+T0 = 1_700_000_000_000
+CONFIG = LogConfig(message_timestamp_after_max_ms=2**63 - 1, index_interval_bytes=512)
+_COMPLAINT = re.compile(r"\] (WARN|ERROR|FATAL) |orrupt")  # what a broker says when it drops or doubts something
+_TRUSTED = (".kafka_cleanshutdown", "recovery-point-offset-checkpoint")
+_FORGOTTEN = ("replication-offset-checkpoint", "log-start-offset-checkpoint")
+
+
+@dataclass
+class Made:
+    """A partition directory of ours, and what consumers of each isolation level have to get from it."""
+
+    path: Path
+    appended: list[tuple[Any, ...]] | None = None
+    """Keys, values, timestamps and headers as they were handed in, where all of them have to be there."""
+    committed: list[Record] = field(default_factory=list)
+    uncommitted: list[Record] = field(default_factory=list)
+
+    @property
+    def topic(self) -> str:
+        return self.path.name.rpartition("-")[0]
+
+
+def _visible(data: Any) -> list[Record]:
+    from logstore.records import iter_batches
+
+    return [r for batch in iter_batches(data) if not batch.is_control for r in batch.records()]
+
+
+def _committed(path: Path) -> list[Record]:
+    target = resolve(path)
+    assert isinstance(target, PartitionFiles)
+    options = DumpOptions(isolation=Isolation.READ_COMMITTED)
+    found: list[Record] = []
+    for one in select_partition(target, context_around(path), options):
+        assert isinstance(one, Selection), one
+        found += [record for piece in one.record_pieces() for record in piece]
+    return found
+
+
+def records(count: int, seed: int) -> list[tuple[Any, ...]]:
+    """Null and empty keys and values, headers, binary, timestamps out of order."""
+    chance = random.Random(seed)
+    made = []
+    for i in range(count):
+        key = [None, b"", b"k%d" % (i % 17), chance.randbytes(9)][i % 4]
+        value = [b"v%d" % i, None, b"", chance.randbytes(chance.randrange(1, 300)), b"x" * 90][i % 5]
+        headers = [(), (("trace", b"t%d" % i),), (("a", None), ("a", b""))][i % 3]
+        made.append((key, value, T0 + i * 1000 - (chance.randrange(60_000) if i % 7 == 0 else 0), headers))
+    return made
+
+
+# ---------------------------------------------------------------- what we write
+
+
+def codec(codec: Codec) -> Callable[[Path], Made]:
+    def make(path: Path) -> Made:
+        with Log.open(path, CONFIG) as log:
+            for n in range(20):
+                log.append(records(25, n), codec=codec)
+        return Made(path, [one for n in range(20) for one in records(25, n)])
+
+    return make
+
+
+def many_segments(path: Path) -> Made:
+    config = LogConfig(segment_bytes=8192, index_interval_bytes=512, message_timestamp_after_max_ms=2**63 - 1)
+    with Log.open(path, config) as log:
+        for n in range(150):
+            log.append(records(7, n), codec=list(Codec)[n % 5])
+    return Made(path, [one for n in range(150) for one in records(7, n)])
+
+
+def transactions(path: Path) -> Made:
+    """Interleaved producers, aborts, commits, plain records between, transactions open at the end."""
+    config = LogConfig(segment_bytes=4096, index_interval_bytes=512, message_timestamp_after_max_ms=2**63 - 1)
+    chance = random.Random(5)
+    with Log.open(path, config) as log:
+        sequences = {11: 0, 12: 0, 13: 0}
+        for n in range(80):
+            producer = 11 + n % 3
+            batch = records(chance.randrange(1, 6), n)
+            options = BatchOptions(
+                producer_id=producer, producer_epoch=0, base_sequence=sequences[producer], is_transactional=True
+            )
+            log.append_batch(encode_batch(batch, options=options))
+            sequences[producer] += len(batch)
+            if n % 4 == 3:
+                log.end_transaction(producer, 0, commit=chance.random() < 0.5)
+            if n % 9 == 0:
+                log.append(records(2, n))
+    return Made(path)
+
+
+def idempotent(path: Path) -> Made:
+    with Log.open(path, CONFIG) as log:
+        sequence = 0
+        for n in range(30):
+            batch = records(5, n)
+            options = BatchOptions(producer_id=7, producer_epoch=3, base_sequence=sequence)
+            data = bytes(encode_batch(batch, options=options))
+            assert not log.append_batch(data).is_duplicate
+            assert log.append_batch(data).is_duplicate
+            sequence += 5
+    return Made(path, [one for n in range(30) for one in records(5, n)])
+
+
+def append_time(path: Path) -> Made:
+    with Log.open(path, LogConfig(message_timestamp_type="LogAppendTime")) as log:
+        for n in range(10):
+            log.append(records(10, n), codec=list(Codec)[n % 5])
+    return Made(path)
+
+
+def truncated(path: Path) -> Made:
+    config = LogConfig(segment_bytes=8192, index_interval_bytes=512, message_timestamp_after_max_ms=2**63 - 1)
+    with Log.open(path, config) as log:
+        for n in range(60):
+            log.append(records(7, n))
+        log.append_epoch(1, log.log_end_offset)
+        for n in range(60):
+            log.append(records(7, n))
+        log.truncate_to(301)
+        for n in range(10):
+            log.append(records(3, n), codec=Codec.ZSTD)
+    kept = [one for n in range(43) for one in records(7, n)]  # 301 records, as it happens whole batches
+    return Made(path, kept + [one for n in range(10) for one in records(3, n)])
+
+
+def followed(path: Path) -> Made:
+    """As a follower, with gaps between the batches and epochs of several leaders."""
+    with Log.open(path, CONFIG) as log:
+        offset = 0
+        for n in range(40):
+            options = BatchOptions(leader_epoch=n // 20)
+            log.append_as_follower(encode_batch(records(4, n), base_offset=offset, options=options))
+            offset += 4 + n % 3
+    return Made(path, [one for n in range(40) for one in records(4, n)])
+
+
+def never_closed(path: Path) -> Made:
+    """Written by a process that is killed, with half a batch behind the last whole one."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import kafka_judge as j, os, signal\n"
+        "log = j.Log.open(sys.argv[1], j.LogConfig(segment_bytes=8192, message_timestamp_after_max_ms=2**63 - 1))\n"
+        "for n in range(40): log.append(j.records(7, n))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path), str(REPOSITORY / "tests")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    last = max(path.glob("*.log"))
+    with last.open("ab") as file:
+        file.write(encode_batch(records(5, 1))[:70])
+    return Made(path, [one for n in range(40) for one in records(7, n)])
+
+
+def recovered(path: Path) -> Made:
+    """The same, opened again by us and gone on with."""
+    before = never_closed(path).appended
+    assert before is not None
+    with Log.open(path, CONFIG) as log:
+        assert log.recovered is not None and log.recovered.kept_aside
+        assert log.log_end_offset == 280
+        log.append(records(9, 3))
+    return Made(path, before + records(9, 3))
+
+
+def gone_on_with(path: Path) -> Made:
+    """A directory that Kafka wrote, and we appended to."""
+    source = REPOSITORY / "fixtures" / "kafka-4.1.1" / "clean" / "txn-0"
+    shutil.copytree(source, path)
+    (path / "partition.metadata").unlink()
+    with Log.open(path, CONFIG) as log:
+        before = log.log_end_offset
+        assert log.append(records(9, 3), codec=Codec.LZ4).first_offset == before
+    return Made(path)
+
+
+MAKERS: dict[str, Callable[[Path], Made]] = {
+    **{f"codec-{one.label}": codec(one) for one in Codec},
+    "many-segments": many_segments,
+    "transactions": transactions,
+    "idempotent": idempotent,
+    "append-time": append_time,
+    "truncated": truncated,
+    "followed": followed,
+    "never-closed": never_closed,
+    "recovered": recovered,
+    "gone-on-with": gone_on_with,
+}
+
+
+# ---------------------------------------------------------------- the judge
+
+
+def judge(made: list[Made], work: Path, *, trusting: bool) -> list[str]:
+    """What a broker, and a consumer of it, find wrong with our directories."""
+    from broker import Broker
+
+    properties = {
+        "log.retention.ms": -1, "log.cleaner.enable": "false", "log.retention.check.interval.ms": 3_600_000,
+        "producer.id.expiration.ms": 2_000_000_000,
+    }  # fmt: skip
+    port = 19392 if trusting else 19492
+    broker = Broker(KAFKA_VERSION, work / ("trusting" if trusting else "checking"), port=port, props=properties)
+    try:
+        return _judge_with(broker, made, trusting=trusting)
+    finally:
+        broker.end()
+
+
+def _judge_with(broker: Any, made: list[Made], *, trusting: bool) -> list[str]:
+    from content import consume, create
+
+    broker.start()
+    for one in made:
+        create(broker, one.topic, max__message__bytes=10_485_760)
+    broker.stop()
+    for one in made:
+        _replace_files(one.path, broker.data / one.path.name)
+    for name in _FORGOTTEN if trusting else (*_TRUSTED, *_FORGOTTEN):
+        (broker.data / name).unlink(missing_ok=True)
+    (broker.home / "log").write_text("")
+    broker.start()
+    problems = []
+    for one in made:
+        for isolation, wanted in (("read_uncommitted", one.uncommitted), ("read_committed", one.committed)):
+            found = consume(broker, one.topic, isolation=isolation)["records"]
+            if [_shown(record) for record in wanted] != [_told(row) for row in found]:
+                problems.append(f"{one.topic}: {isolation} gives {len(found)} records, not the {len(wanted)} written")
+    broker.stop()
+    said = (broker.home / "log").read_text(errors="replace").splitlines()
+    whole = [one.path.name for one in made if one.topic not in TORN]
+    complaints = [line for line in said if _COMPLAINT.search(line) and any(name in line for name in whole)]
+    return problems + [f"the broker: {line[:300]}" for line in complaints]
+
+
+# The broker has to cut what these end in.
+TORN = {"never-closed"}
+
+
+def _replace_files(source: Path, home: Path) -> None:
+    for file in home.iterdir():
+        if file.name != "partition.metadata":
+            file.unlink()
+    for file in source.iterdir():
+        if file.name != "partition.metadata" and not file.name.startswith("."):
+            shutil.copy2(file, home / file.name)
+
+
+def _shown(record: Record) -> tuple[Any, ...]:
+    return record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+
+
+def _told(row: dict[str, Any]) -> tuple[Any, ...]:
+    headers = tuple((name, _bytes(value)) for name, value in row["headers"])
+    return row["offset"], row["timestamp"], _bytes(row["key"]), _bytes(row["value"]), headers
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def killed(fixtures: Path, work: Path) -> Iterator[tuple[str, bool]]:
+    """Each directory of a killed broker, and whether it gives after our recovery what Kafka gave after its own."""
+    copies: dict[Path, Path] = {}
+    for view in consumer_views(fixtures):
+        if "after-kill" not in view.file.parent.name:
+            continue
+        source = view.partition.parent
+        if source not in copies:
+            copies[source] = work / f"killed-{uuid.uuid4().hex[:8]}"
+            shutil.copytree(source, copies[source])
+        with Log.open(copies[source] / view.partition.name, CONFIG) as log:
+            ours = [_shown(r) for r in log.records()]
+        yield f"{source.parent.name}/{view.partition.name}", ours == [_told(row) for row in view.records]
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--work", type=Path, help="where directories and brokers are put (default: a temporary one)")
+    arguments.add_argument("--fixtures", type=Path, default=REPOSITORY / "fixtures", help="what brokers wrote")
+    options = arguments.parse_args()
+    if not (Path(os.environ.get("KAFKA_DIST", "")) / KAFKA_VERSION / "libs").is_dir():
+        print("KAFKA_DIST has not Kafka's jars; fixtures/make/get_kafka.sh fetches them", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="kafka-judge-", ignore_cleanup_errors=True) as temporary:
+        return _run(options.work or Path(temporary), options.fixtures)
+
+
+def _run(work: Path, fixtures: Path) -> int:
+    failures = 0
+    made = []
+    for name, make in MAKERS.items():
+        one = make(work / "ours" / f"{name}-0")
+        copy = work / "read" / one.path.name
+        shutil.copytree(one.path, copy)
+        with Log.open(copy, CONFIG) as log:
+            one.uncommitted = [r for data in log.slices() for r in _visible(data)]
+        one.committed = _committed(copy)
+        ours = [(r.key, r.value, r.timestamp, r.headers) for r in one.uncommitted]
+        if one.appended is not None and ours != one.appended:
+            print(f"{name}: {len(ours)} records are read, {len(one.appended)} were appended, or others")
+            failures += 1
+        made.append(one)
+    for trusting in (False, True):
+        how = "indexes trusted" if trusting else "indexes made anew"
+        judged = [one for one in made if not (trusting and one.topic in TORN)]
+        problems = judge(judged, work, trusting=trusting)
+        total = sum(len(one.uncommitted) for one in judged)
+        print(f"Kafka {KAFKA_VERSION}, {how}: {len(judged)} directories, {total} records, {len(problems)} problems")
+        for problem in problems:
+            print(f"  {problem}")
+        failures += len(problems)
+    for name, is_right in killed(fixtures, work):
+        print(f"recovered by us, {name}: {'as Kafka served it' if is_right else 'DIFFERENT from what Kafka served'}")
+        failures += not is_right
+    print("passed" if not failures else f"{failures} problems")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
