@@ -28,7 +28,7 @@ from peers import (
 )
 from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import NOT_SYNCED, Side, by_size, compare
-from workload import TIMESTAMP, pairs
+from workload import TIMESTAMP, pairs, recent_pairs
 
 from logstore.records import encode_batch
 
@@ -77,7 +77,7 @@ def fresh(
 
 def compare_calls_of_many(benchmark: BenchmarkFixture, figure: str, directory: Path, peers: Sequence[Peer]) -> None:
     most = by_size(benchmark, 400, 3)
-    calls = [pairs(number * CALL_RECORDS, CALL_RECORDS) for number in range(most)]
+    calls = [recent_pairs(number * CALL_RECORDS, CALL_RECORDS) for number in range(most)]
     sides = [fresh("logstore", LogstoreStore, directory, calls, most * CALL_RECORDS)]
     for library, module, opener, full, asked in peers:
         share = calls[: by_size(benchmark, full, 1)]

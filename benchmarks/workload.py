@@ -26,9 +26,21 @@ def pairs(first: int, count: int) -> list[Pair]:
     return [(b"key-%08d" % number, _value(number)) for number in range(first, first + count)]
 
 
+def recent_pairs(first: int, count: int) -> list[Pair]:
+    """As `pairs`, but the values come from 64, each an object of its own.
+
+    A program appends what it has just made, which is in the processor's cache. Half a million values made beforehand
+    are not, and fetching them from memory would be most of what is measured, for every library.
+    """
+    return [(b"key-%08d" % number, _RECENT[number % 64]) for number in range(first, first + count)]
+
+
 def _value(number: int) -> bytes:
     start = number % 4096
     return b"%08d " % number + _PRINTABLE[start : start + VALUE_SIZE - 9]
+
+
+_RECENT = [_value(number) for number in range(64)]
 
 
 def records_per_batch(batch_bytes: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from logstore.config import INT64_MAX
@@ -18,12 +19,14 @@ from logstore.log.segment import Segment
 from logstore.log.validate import decompressed_size_max
 from logstore.records import BatchScanner, Damage, Record, RecordBatch
 from logstore.records.header import BatchHeader, WalkEnd
-from logstore.records.kernel import parse_header, walk_batches
+from logstore.records.kernel import decode_plain_batches, parse_header, walk_batches
 
 if TYPE_CHECKING:
     from logstore.log.log_state import LogState
 
 OnDamage = Callable[[DamagedLogError], None]
+_COMPRESSED_OR_CONTROL, _TRANSACTIONAL = 0x27, 0x10  # attributes of a v2 batch (FORMAT §2.2); on disk, never change
+_LIST_RECORDS = 1024  # decoded at a time: they stay in the processor's cache
 _WRONG = {
     WalkEnd.BAD_SIZE: "these bytes are no batch",
     WalkEnd.BAD_MAGIC: "these bytes are no batch",
@@ -64,14 +67,24 @@ class BatchWalk:
         self._has_begun = False
         self._cuts = state.cuts
         self._told: tuple[Segment, int] | None = None  # up to where damage was told
+        self._mask: int | None = None  # attributes of batches that are not taken as lists of records; None: none is
 
     def __repr__(self) -> str:
         return f"<BatchWalk at {self._offset} of {self._state.directory}>"
 
     def records(self) -> Iterator[Record]:
         """The records, without control records. Raises OffsetOutOfRangeError, DamagedLogError, LogstoreError."""
-        for batch in self.batches():
-            if batch.is_control:
+        return chain.from_iterable(self._lists())
+
+    def _lists(self) -> Iterator[list[Record]]:
+        is_committed = self._isolation is FetchIsolation.TXN_COMMITTED
+        aborted = _Aborted(self._state, self._reader) if is_committed else None
+        self._mask = _COMPRESSED_OR_CONTROL | (_TRANSACTIONAL if is_committed else 0)
+        for batch in self._walk():
+            if isinstance(batch, list):
+                yield batch
+                continue
+            if batch.is_control or (aborted is not None and aborted.has(batch)):
                 continue
             try:
                 records = batch.records(size_max=self._batch_bytes_max)
@@ -80,18 +93,20 @@ class BatchWalk:
                 continue
             start = self._start
             if batch.header.magic == 2 and batch.header.base_offset >= start:
-                yield from records
+                yield records
             else:
-                yield from [record for record in records if record.offset >= start]
+                yield [record for record in records if record.offset >= start]
 
     def batches(self) -> Iterator[RecordBatch]:
         """The batches, the first of which may begin below the start. Raises as `records`."""
-        if self._isolation is not FetchIsolation.TXN_COMMITTED:
-            return self._walk()
-        aborted = _Aborted(self._state, self._reader)
-        return (batch for batch in self._walk() if not aborted.has(batch))
+        is_committed = self._isolation is FetchIsolation.TXN_COMMITTED
+        aborted = _Aborted(self._state, self._reader) if is_committed else None
+        for batch in self._walk():
+            assert isinstance(batch, RecordBatch)  # no lists were asked for
+            if aborted is None or not aborted.has(batch):
+                yield batch
 
-    def _walk(self) -> Iterator[RecordBatch]:
+    def _walk(self) -> Iterator[RecordBatch | list[Record]]:
         is_at_bound = False
         while not is_at_bound:
             if self._cuts != self._state.cuts:
@@ -139,12 +154,34 @@ class BatchWalk:
                 break
         return None
 
-    def _take(self, segment: Segment, stretch: Stretch) -> Generator[RecordBatch, None, DamagedLogError | None]:
+    def _take_lists(self, mask: int, segment: Segment, stretch: Stretch) -> Generator[list[Record], None, int]:
+        """The records of a stretch, many batches at a time, up to a batch that takes a closer look; its position."""
+        _, position, data = stretch
+        state, at = self._state, 0
+        while at < len(data):
+            records, stop, offset = decode_plain_batches(
+                data, at, len(data), self._offset, state.next_offset, mask, _LIST_RECORDS
+            )
+            if stop == at or state.cuts != self._cuts:
+                break
+            at = stop
+            self._segment, self._has_begun, self._offset, self._position = segment, True, offset, position + at
+            yield records
+        return at
+
+    def _take(
+        self, segment: Segment, stretch: Stretch
+    ) -> Generator[RecordBatch | list[Record], None, DamagedLogError | None]:
         """The batches of a stretch, up to the first that cannot be trusted; what is wrong with that.
 
         Where a part of the log was taken away meanwhile, what is left of the stretch is not believed any more.
         """
         _, position, data = stretch
+        if self._mask is not None:
+            at = yield from self._take_lists(self._mask, segment, stretch)
+            if at == len(data) or self._state.cuts != self._cuts:
+                return None
+            position, data = position + at, data[at:]
         headers, stop, status = walk_batches(data, 0, len(data), position, True)
         self._segment, self._position = segment, position
         state = self._state

@@ -592,6 +592,56 @@ def find_record(buffer, Py_ssize_t position, Py_ssize_t end, int64_t offset):
         PyBuffer_Release(&view)
 
 
+def decode_plain_batches(
+    buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset_min, int64_t offset_end, int mask, Py_ssize_t records_max
+):
+    cdef Py_buffer view
+    cdef Fields f
+    cdef const uint8_t* p
+    cdef const uint8_t* h
+    cdef Py_ssize_t position = start, at, batch_end, mark
+    cdef int64_t size, base_offset, delta, count, i, timestamp
+    cdef bint is_append_time
+    cdef list records = []
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if start < 0:
+            raise ValueError(NEGATIVE)
+        p = <const uint8_t*>view.buf
+        end = min(end, view.len)
+        while end - position >= HEADER_V2 and len(records) < records_max:
+            h = p + position
+            size = <int32_t>big32(h + 8)
+            base_offset, delta = <int64_t>big64(h), <int32_t>big32(h + 23)
+            count = <int32_t>big32(h + 57)
+            if h[MAGIC_AT] != 2 or size < HEADER_V2 - OVERHEAD or OVERHEAD + size > end - position or h[22] & mask:
+                break
+            if delta < 0 or count <= 0 or base_offset < offset_min or base_offset >= offset_end - delta:
+                break
+            batch_end = position + OVERHEAD + size
+            crc = crc32c(PyMemoryView_FromMemory(<char*>h + 21, OVERHEAD + size - 21, PyBUF_READ))
+            if <uint32_t>crc != big32(h + 17):
+                break
+            is_append_time = h[22] & 8
+            timestamp = <int64_t>big64(h + (35 if is_append_time else 27))
+            at, mark = position + HEADER_V2, len(records)
+            for i in range(count):
+                if parse_record(p, at, batch_end, &f):
+                    break
+                records.append(make_record(
+                    p, &f, <int64_t>(<uint64_t>base_offset + <uint64_t>f.offset_delta),
+                    timestamp if is_append_time else <int64_t>(<uint64_t>timestamp + <uint64_t>f.timestamp_delta),
+                ))
+                at = f.end
+            if len(records) - mark != count or at != batch_end:
+                del records[mark:]
+                break
+            position, offset_min = batch_end, base_offset + delta + 1
+        return records, position, offset_min
+    finally:
+        PyBuffer_Release(&view)
+
+
 cdef Record make_record(const uint8_t* p, Fields* f, int64_t offset, int64_t timestamp):
     cdef Record record = Record.__new__(Record)
     record.offset = offset

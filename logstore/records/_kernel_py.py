@@ -262,6 +262,49 @@ def decode_records(
     return records, position
 
 
+def decode_plain_batches(
+    buffer: Buffer, start: int, end: int, offset_min: int, offset_end: int, mask: int, records_max: int
+) -> tuple[list[Record], int, int]:
+    """Decode batch after batch from `start`, CRCs checked: records, where it stopped, and the offset expected there.
+
+    It stops before the first batch that takes a closer look (of format v0 or v1, cut off, empty, with one of the
+    attributes of `mask`, a wrong CRC, malformed records, or not within `offset_min` <= offsets < `offset_end`), and
+    once there are `records_max` records or more. Raises ValueError for a `start` below 0.
+    """
+    view = memoryview(buffer)
+    end = min(end, len(view))
+    if start < 0:
+        raise ValueError(_NEGATIVE)
+    records: list[Record] = []
+    while end - start >= HEADER_V2_SIZE and len(records) < records_max:
+        headers, _, _ = walk_batches(view[start : min(end, start + _first_size(view, start))], 0, end, start, True)
+        header = headers[0] if headers else None
+        if header is None or header.magic != 2 or header.attributes & 0xFF & mask or header.count <= 0:
+            break
+        last_offset = header.base_offset + header.last_offset_delta
+        if header.last_offset_delta < 0 or not offset_min <= header.base_offset <= last_offset < offset_end:
+            break
+        append_time = header.max_timestamp if header.attributes & 0x08 else None
+        batch_end = start + header.size
+        try:
+            found, stop = decode_records(
+                view, start + HEADER_V2_SIZE, batch_end, header.count, header.base_offset, header.base_timestamp,
+                append_time,
+            )  # fmt: skip
+        except InvalidRecordError:
+            break
+        if stop != batch_end:
+            break
+        records += found
+        start, offset_min = batch_end, last_offset + 1
+    return records, start, offset_min
+
+
+def _first_size(view: memoryview, position: int) -> int:
+    """Bytes that the batch at `position` claims to have."""
+    return LOG_OVERHEAD + max(int.from_bytes(view[position + 8 : position + 12], "big", signed=True), 0)
+
+
 def decode_at(
     buffer: Buffer,
     position: int,

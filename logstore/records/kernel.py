@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Record,
         check_records,
         decode_at,
+        decode_plain_batches,
         decode_records,
         encode_plain_batch,
         encode_records,
@@ -54,6 +55,7 @@ else:
     Record = _kernel.Record
     check_records = _kernel.check_records
     decode_at = _kernel.decode_at
+    decode_plain_batches = _kernel.decode_plain_batches
     decode_records = _kernel.decode_records
     encode_plain_batch = _kernel.encode_plain_batch
     encode_records = _kernel.encode_records
@@ -71,6 +73,7 @@ __all__ = [
     "Record",
     "check_records",
     "decode_at",
+    "decode_plain_batches",
     "decode_records",
     "encode_plain_batch",
     "encode_records",

@@ -517,7 +517,7 @@ def test_a_walk_goes_on_over_rolls_and_appends_and_ends_where_the_rest_was_cut(p
     log.truncate_to(8)
     with pytest.raises(OffsetOutOfRangeError):
         next(walk)
-    walk = log.records()
+    walk = log.records(bytes_max=1)
     next(walk)
     log.truncate_to(1)
     fill(log, 3, first=100)

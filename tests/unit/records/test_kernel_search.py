@@ -451,3 +451,30 @@ def test_what_takes_a_closer_look_is_not_found() -> None:
 @usual
 def test_twins_find_the_same_record(data: bytes, offset: int, end: int) -> None:
     assert_twins("find_record", data, 0, len(data) - end, offset)
+
+
+# ---------------------------------------------------------------- many batches at a time
+
+
+def test_batches_are_decoded_one_after_the_other_up_to_one_that_takes_a_closer_look() -> None:
+    plain = [encode_batch([(b"k", b"%d" % n, n)] * 2, base_offset=2 * n) for n in range(5)]
+    data = b"".join(plain) + encode_batch([(None, b"v")], base_offset=10, options=BatchOptions(codec=Codec.LZ4))
+    stop = sum(map(len, plain))
+    records, position, following = kernel.decode_plain_batches(data, 0, len(data), 0, 99, 0x27, 1000)
+    assert [record.offset for record in records] == list(range(10))
+    assert records[5] == Record(5, 2, b"k", b"2")
+    assert (position, following) == (stop, 10)
+    for wrong in (data[: stop - 1], data[: stop - 3] + b"?" + data[stop - 2 :]):
+        assert kernel.decode_plain_batches(wrong, 0, len(wrong), 0, 99, 0x27, 1000)[1] == stop - len(plain[-1])
+    assert kernel.decode_plain_batches(data, 0, len(data), 0, 7, 0x27, 1000)[1:] == (3 * len(plain[0]), 6)
+    assert kernel.decode_plain_batches(data, 0, len(data), 1, 99, 0x27, 1000) == ([], 0, 1)
+    assert len(kernel.decode_plain_batches(data, 0, len(data), 0, 99, 0x27, 3)[0]) == 4
+    with pytest.raises(ValueError, match="below 0"):
+        kernel.decode_plain_batches(data, -1, len(data), 0, 99, 0x27, 3)
+
+
+@twins
+@given(any_segments, st.integers(-3, 20), st.integers(0, 2**40), st.sampled_from([0x27, 0x37]), st.integers(0, 50))
+@usual
+def test_twins_decode_the_same_batches(data: bytes, offset_min: int, offset_end: int, mask: int, most: int) -> None:
+    assert_twins("decode_plain_batches", data, 0, len(data), offset_min, offset_end, mask, most)
