@@ -11,6 +11,7 @@ TEST_ARGS ?=
 FUZZ_ARGS ?=
 BENCH_ARGS ?=
 JUDGE_ARGS ?=
+TORTURE_ARGS ?=
 CONFORMANCE_ARGS ?=
 
 BIN = $(VENV)/bin
@@ -25,7 +26,7 @@ extra = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.to
 	> $(VENV)/$(1).txt && $(PIP) install -q -r $(VENV)/$(1).txt && touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka kafka-judge fuzz conformance clean
+.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka kafka-judge fuzz torture conformance clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(firstword $(MAKEFILE_LIST)) | while read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -75,8 +76,13 @@ docs-commands: $(VENV)/test
 conformance: $(VENV)/test ## which behaviours of Kafka's own tests ours cover
 	$(BIN)/python tests/conformance.py $(CONFORMANCE_ARGS)
 
-fuzz: $(VENV)/test ## mutated files through all readers
+fuzz: $(VENV)/test ## mutated files through all readers, and new examples for the tests that generate theirs
 	$(BIN)/python tests/fuzz.py $(FUZZ_ARGS)
+	LOGSTORE_NEW_EXAMPLES=1 $(BIN)/python -m pytest -n $(JOBS) tests/unit
+
+torture: $(VENV)/test ## power cuts at every file operation, killed processes, long histories against the model
+	$(BIN)/python tests/torture.py $(TORTURE_ARGS)
+	LOGSTORE_MODEL_EXAMPLES=1000 $(BIN)/python -m pytest -q tests/unit/log/test_log_against_model.py
 
 bench: $(VENV)/bench ## the benchmarks beside their peers, and the table of ratios
 	@mkdir -p $(dir $(BENCHMARKS_JSON))

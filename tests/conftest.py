@@ -14,8 +14,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, so that what passes once passes again; `make fuzz` looks for new ones.
+settings.register_profile("repeatable", derandomize=not os.environ.get("LOGSTORE_NEW_EXAMPLES"), print_blob=True)
+settings.load_profile("repeatable")
 
 TreeUnchanged = Callable[[Path], AbstractContextManager[None]]
 

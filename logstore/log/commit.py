@@ -1,13 +1,14 @@
 """Making appends durable: one sync for all that wait, flushes, and the recovery point (LOG_SEMANTICS §13).
 
-Who needs an offset on disk takes the sync lock; whoever has it syncs everything appended so far, so that those who
-waited find it done. Appends go on meanwhile. After a failed sync nothing is appended any more: what it left in the page
-cache counts as clean, so another try would report success and lose it.
+Of those who need an offset on disk one leads: it syncs everything appended so far, wakes all whom that serves, and
+hands over to one of those who came meanwhile. Appends go on all the time. After a failed sync nothing is appended any
+more: what it left in the page cache counts as clean, so another try would report success and lose it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 
 from logstore.config import INT64_MAX, INTERVAL_FLUSH_MS, Durability
 from logstore.errors import LogClosedError, OffsetOutOfRangeError
@@ -19,6 +20,10 @@ class Commits:
 
     def __init__(self, state: LogState) -> None:
         self._state = state
+        # Guards who leads and who waits; innermost.
+        self._guard = threading.Lock()
+        self._is_led = False  # somebody syncs, or is about to
+        self._turns: list[_Turn] = []
 
     def __repr__(self) -> str:
         return f"<Commits up to {self._state.synced_offset} of {self._state.next_offset}>"
@@ -29,7 +34,9 @@ class Commits:
         Raises OSError, LogClosedError after a failed sync, OffsetOutOfRangeError when it was cut off meanwhile.
         """
         state = self._state
-        while state.synced_offset < end_offset:
+        if state.synced_offset >= end_offset or self._waited(end_offset):
+            return
+        try:
             with state.sync_lock:
                 if state.synced_offset < end_offset:
                     self._check()
@@ -39,6 +46,50 @@ class Commits:
                             path=state.directory, offset=end_offset,
                         )  # fmt: skip
                     self.sync_batches()
+        finally:
+            self._hand_over()
+
+    def _waited(self, end_offset: int) -> bool:
+        """Whether somebody else has synced up to there; if not, it is for the caller to sync, and to hand over."""
+        with self._guard:
+            if not self._is_led:
+                self._is_led = True
+                return False
+            turn = _Turn(end_offset)
+            self._turns.append(turn)
+        try:
+            turn.wait()
+        except BaseException:  # Ctrl-C
+            self._leave(turn)
+            raise
+        if turn.leads:
+            return False
+        if self._state.synced_offset < end_offset:
+            self._check()
+        return True
+
+    def _leave(self, turn: _Turn) -> None:
+        """Wait no longer; what was handed over already goes to another one."""
+        with self._guard:
+            if turn in self._turns:
+                self._turns.remove(turn)
+        if turn.leads:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Wake all whose offsets are on disk now, and first of all one who is to sync for the others.
+
+        With a plain lock each would wake the next one in turn, and no sync would run meanwhile.
+        """
+        with self._guard:
+            synced, has_failed = self._state.synced_offset, self._state.refusal is not None
+            left = [turn for turn in self._turns if turn.end_offset > synced and not has_failed]
+            done = [turn for turn in self._turns if turn.end_offset <= synced or has_failed]
+            self._is_led, self._turns = bool(left), left[1:]
+            for turn in left[:1]:
+                turn.leads = True
+        for turn in (*left[:1], *done):
+            turn.end()
 
     def sync_batches(self) -> None:
         """Sync the log files that are not on disk yet. Under the sync lock."""
@@ -104,6 +155,26 @@ class Commits:
     def _check(self) -> None:
         if self._state.refusal is not None:
             raise LogClosedError(f"this log takes no more appends: {self._state.refusal}", path=self._state.directory)
+
+
+class _Turn:
+    """One who waits for a sync, or to be the next who syncs."""
+
+    __slots__ = ("_lock", "end_offset", "leads")
+
+    def __init__(self, end_offset: int) -> None:
+        self.end_offset = end_offset
+        self.leads = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        """Until `end`."""
+        self._lock.acquire()
+
+    def end(self) -> None:
+        """Let it go on."""
+        self._lock.release()
 
 
 class AppendFuture:

@@ -95,10 +95,12 @@ class LogCutter:
             state.synced_offset = min(state.synced_offset, offset)
             state.hold.write_state(self._recovery_point(offset), start)
             self._remove_from_end(tuple(state.segments))
+            # Before there is a segment: its recovery would begin with the latest snapshot it finds.
+            state.producers.truncate_fully_and_start_at(offset)
+            state.fs.sync_directory(state.directory)
             self._writer.begin(offset)
             state.next_offset, state.log_start_offset = offset, start
             state.epochs.clear()
-            state.producers.truncate_fully_and_start_at(offset)
             if start < offset:
                 state.producers.take_snapshot()
             if state.owner_watermark is not None:

@@ -7,11 +7,12 @@ cut leaves. Runs before anybody else has the log.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from logstore import names
-from logstore.config import LogConfig
-from logstore.errors import CorruptCheckpointError, DamagedLogError, LogstoreError
+from logstore.config import INT64_MAX, LogConfig
+from logstore.errors import CorruptCheckpointError, CorruptSnapshotError, DamagedLogError, LogstoreError
 from logstore.fs import File, FileSystem
 from logstore.log.aside import is_zeros
 from logstore.log.epoch_file import EpochFile
@@ -19,6 +20,7 @@ from logstore.log.index_file import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logstore.log.leftovers import PartitionListing
 from logstore.log.maps import MapCache
 from logstore.log.partition_state import PartitionFacts
+from logstore.log.producers import ProducerSnapshot
 from logstore.log.segment import Segment
 from logstore.log.segment_scan import Observer, SegmentScan, scan_segment
 from logstore.log.transaction_index_file import TransactionIndexFile
@@ -81,8 +83,9 @@ class Diagnosis:
             self.limit = self.listing.bases[-1] if point is None else point
             floor = max((base for base in self.listing.bases if point is not None and base <= point), default=-1)
             self.unsound |= {base: "the log was not closed cleanly" for base in self.listing.bases if base >= floor}
-        if refuses_damage:
+        if refuses_damage and not self.is_new:
             self._look_for_damage(epochs)
+            self._look_at_what_is_replayed()
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self._directory} limit {self.limit} unsound {self.unsound}>"
@@ -115,16 +118,14 @@ class Diagnosis:
 
     def _index_problem(self, base: int) -> str | None:
         """What about the indexes of a segment makes it one to recover, as far as names tell (§11 step 4)."""
-        log = self.listing.now(base, FileKind.LOG)
-        assert log is not None
         kinds = (FileKind.OFFSET_INDEX, FileKind.TIME_INDEX)
-        missing = [names.segment_file_name(base, kind) for kind in kinds if self.listing.now(base, kind) is None]
-        if missing and self._fs.file_size(log):
-            return f"{' and '.join(missing)} missing"
-        transactions = self.listing.now(base, FileKind.TRANSACTION_INDEX)
-        if transactions is not None:
+        missing = [kind for kind in kinds if not self.listing.has(base, kind)]
+        if missing and self._fs.file_size(self.listing.now(base, FileKind.LOG)):
+            return f"{' and '.join(names.segment_file_name(base, kind) for kind in missing)} missing"
+        if self.listing.has(base, FileKind.TRANSACTION_INDEX):
             try:
-                TransactionIndexFile(self._fs, transactions, base).sanity_check()
+                place = self.listing.now(base, FileKind.TRANSACTION_INDEX)
+                TransactionIndexFile(self._fs, place, base).sanity_check()
             except LogstoreError as error:
                 return error.reason
         return None
@@ -164,7 +165,6 @@ class Diagnosis:
             if base not in self.unsound:
                 continue
             path = self.listing.now(base, FileKind.LOG)
-            assert path is not None
             following = bases[number + 1] if number + 1 < len(bases) else None
             watch = _Watch(epochs)
             with self._fs.open(path) as file:
@@ -177,6 +177,40 @@ class Diagnosis:
             if scan.overflows is None and not watch.has_seen and kept + entries_size <= _KEPT_ENTRIES_MAX:
                 self.scans[base] = scan
                 kept += entries_size
+
+
+    def _look_at_what_is_replayed(self) -> None:
+        """Raise DamagedLogError where a trusted segment cannot be read through that the producers' state needs."""
+        if self.listing.was_replacing:
+            return  # which segments there will be is not on disk yet
+        bases, maps = self.listing.bases, MapCache(self._fs)
+        end = min(self.unsound, default=self.limit)
+        snapshot = next((one for one in reversed(self.listing.snapshots) if one <= end and self._is_whole(one)), None)
+        if self.was_clean and not self.unsound and not self.listing.snapshots:
+            return
+        for base, following in itertools.zip_longest(bases, bases[1:], fillvalue=INT64_MAX):
+            is_needed = (snapshot or 0) < following and self._facts.log_start_offset < following
+            if base in self.unsound or not is_needed or (snapshot == end and not self.unsound):
+                continue
+            segment = Segment.existing(self._fs, self._directory, base, self._config, maps, 0)
+            try:
+                located = segment.locate(snapshot or 0, segment.size)
+                position = segment.size if located is None else located.position
+                while position < segment.size and (found := segment.batches(position, segment.size)):
+                    position = found[-1].header.position + found[-1].header.size
+            except DamagedLogError as error:
+                error.remedy = REMEDY
+                raise
+            finally:
+                segment.close()
+
+    def _is_whole(self, snapshot: int) -> bool:
+        try:
+            with self._fs.open(self.listing.now(snapshot, FileKind.PRODUCER_SNAPSHOT)) as file:
+                ProducerSnapshot.decode(file.read(0, file.size()))
+        except (CorruptSnapshotError, IsADirectoryError):
+            return False
+        return True
 
 
 class _Watch:

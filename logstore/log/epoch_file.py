@@ -51,11 +51,13 @@ class EpochFile:
         with self._fs.open(self.path) as file:
             data = file.read(0, FILE_SIZE_MAX + 1)
         try:
-            self._set(LeaderEpochs.of(parse_leader_epoch_checkpoint(data)))
+            entries = parse_leader_epoch_checkpoint(data)
         except CorruptCheckpointError as error:
             error.path = str(self.path)
             return error
-        self._saved = self._epochs
+        self._set(LeaderEpochs.of(entries))
+        # Entries that do not ascend have removed others, and have to be written as they are now.
+        self._saved = self._epochs if self._epochs.entries == entries else LeaderEpochs()
         self.is_trusted = True
         return None
 
@@ -87,7 +89,7 @@ class EpochFile:
             self._set(epochs)
 
     def save(self) -> None:
-        """Make durable what was noted; nothing is written when that was nothing new. Raises OSError."""
+        """Make durable what was noted or put in order; nothing is written when nothing is new. Raises OSError."""
         if self._epochs != self._saved:
             self._write(self._epochs)
 

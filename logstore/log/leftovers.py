@@ -8,6 +8,7 @@ directory, whatever its name. Runs before anybody else has the log.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from logstore.names import FileKind
 
 INDEX_KINDS = (FileKind.OFFSET_INDEX, FileKind.TIME_INDEX, FileKind.TRANSACTION_INDEX)
 _KINDS = frozenset({FileKind.LOG, *INDEX_KINDS, FileKind.PRODUCER_SNAPSHOT})
+
+_OFFSET_DIGITS = len(names.log_file_name(0).partition(".")[0])  # a name with more or fewer is no segment's
 
 Note = Callable[[str, Path, str], None]
 """Told what is done: a word for it, the file, and the details."""
@@ -38,18 +41,20 @@ class PartitionListing:
 
     Attributes:
         bases: the base offsets of the segments that there will be once all is settled, ascending.
+        snapshots: the offsets of the producer snapshots, ascending.
         was_replacing: whether segments were being replaced by others.
     """
 
     def __init__(self, fs: FileSystem, directory: Path, config: LogConfig) -> None:
         self._fs = fs
         self._directory = directory
+        place = os.fspath(directory)
         live: list[_Found] = []
         left: dict[str, list[_Found]] = {names.DELETED_SUFFIX: [], names.CLEANED_SUFFIX: [], names.SWAP_SUFFIX: []}
         self._unfinished: list[str] = []
         for name in fs.list(directory):
             kind, base, suffix = names.classify_file(name)
-            if base is not None and kind in _KINDS and name == names.segment_file_name(base, kind, suffix or ""):
+            if base is not None and kind in _KINDS and name.find(".") == _OFFSET_DIGITS and name[0] != "+":
                 if suffix is None:
                     live.append(_Found(name, base, kind))
                 elif not fs.is_directory(directory / name):
@@ -71,20 +76,26 @@ class PartitionListing:
         self.bases = sorted(
             base
             for (base, kind), name in self._names.items()
-            if kind is FileKind.LOG and not fs.is_directory(directory / name)
+            if kind is FileKind.LOG and not fs.is_directory(os.path.join(place, name))
         )
+        self.snapshots = sorted(base for base, kind in self._names if kind is FileKind.PRODUCER_SNAPSHOT)
         known = set(self.bases)
-        kept = [one for one in (*live, *swaps) if self._names.get(one[1:]) == one.name]
-        self._orphans = [one for one in kept if one.kind in INDEX_KINDS and one.base_offset not in known]
+        self._orphans = [
+            one for one in (*live, *swaps)
+            if one.kind in INDEX_KINDS and one.base_offset not in known and one not in self._replaced
+        ]  # fmt: skip
         self._swaps = [one for one in swaps if one not in self._orphans]
 
     def __repr__(self) -> str:
         return f"<PartitionListing {len(self.bases)} segments of {self._directory}>"
 
-    def now(self, base_offset: int, kind: FileKind) -> Path | None:
-        """Where a file of a segment is, until it is settled; None when there is none."""
-        name = self._names.get((base_offset, kind))
-        return None if name is None else self._directory / name
+    def now(self, base_offset: int, kind: FileKind) -> Path:
+        """Where a file of a segment is, until it is settled. Raises KeyError where there is none."""
+        return self._directory / self._names[base_offset, kind]
+
+    def has(self, base_offset: int, kind: FileKind) -> bool:
+        """Whether there is such a file of a segment."""
+        return (base_offset, kind) in self._names
 
     def settle(self, note: Note) -> None:
         """Finish what was begun, or undo it; remove what belongs to nothing. Raises OSError."""

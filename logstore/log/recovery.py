@@ -287,7 +287,7 @@ class LogLoader:
 
     def _write_indexes(self, segment: Segment, scan: SegmentScan, replay: Replay) -> None:
         # The offset index last: as long as it is missing, what a crash has left of this is made anew.
-        self._renew_transaction_index(segment.transaction_index.path, segment.base_offset, replay)
+        self._renew_transaction_index(segment.transaction_index.path, replay)
         self._renew(segment.indexes.time_path, bytes(scan.time_entries))
         self._renew(segment.indexes.offset_path, bytes(scan.offset_entries))
 
@@ -301,7 +301,7 @@ class LogLoader:
         self._maps.forget(path)
         replace_atomically(self._fs, path, data)
 
-    def _renew_transaction_index(self, path: Path, base_offset: int, replay: Replay) -> None:
+    def _renew_transaction_index(self, path: Path, replay: Replay) -> None:
         if replay.aborted:
             self._renew(path, b"".join(one.encode() for one in replay.aborted))
         else:

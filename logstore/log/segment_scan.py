@@ -159,7 +159,8 @@ class _Scan:
 
     def _look_closer(self, start: int) -> None:
         """What stands at `start` is larger than a window, or no batch that can be trusted."""
-        for one in BatchScanner(_Sized(self._source, self.found.file_size), start=start, offset_min=0):
+        sized = _Sized(self._source, self.found.file_size)
+        for one in BatchScanner(sized, start=start, offset_min=self.found.next_offset):
             if isinstance(one, Damage):
                 self.found.problem = one.reason
             elif one.header.size > _WINDOW_BYTES:

@@ -126,7 +126,10 @@ def test_a_file_that_cannot_be_read_is_told_with_its_path(disk: Disk, content: b
 
 
 def test_an_entry_that_is_not_above_those_before_it_removes_them(disk: Disk) -> None:
-    assert entries(loaded(disk.write(NAME, "0\n3\n1 0\n5 9\n3 7\n"))) == [(1, 0), (3, 7)]
+    file = loaded(disk.write(NAME, "0\n3\n1 0\n5 9\n3 7\n"))
+    assert entries(file) == [(1, 0), (3, 7)]
+    file.save()
+    assert disk.read(NAME) == b"0\n2\n1 0\n3 7\n"
 
 
 def test_a_log_has_its_epochs_when_it_is_opened_again(disk: Disk) -> None:

@@ -34,7 +34,7 @@ def test_segments_are_listed_in_order_whatever_else_there_is() -> None:
     found = listing(disk)
     assert (found.bases, found.was_replacing) == ([0, 8, 16], False)
     assert found.now(8, LOG) == PLACE / log(8)
-    assert found.now(8, INDEX) is None
+    assert (found.has(8, LOG), found.has(8, INDEX)) == (True, False)
     assert repr(found) == f"<PartitionListing 3 segments of {PLACE}>"
 
 
