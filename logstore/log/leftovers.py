@@ -57,7 +57,7 @@ class PartitionListing:
             if base is not None and kind in _KINDS and name.find(".") == _OFFSET_DIGITS and name[0] != "+":
                 if suffix is None:
                     live.append(_Found(name, base, kind))
-                elif not fs.is_directory(directory / name):
+                elif not fs.is_directory(os.path.join(place, name)):
                     left[suffix].append(_Found(name, base, kind))
             elif _is_unfinished(name):
                 self._unfinished.append(name)

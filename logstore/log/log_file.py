@@ -33,7 +33,12 @@ class LogFile:
             then: to cut the spare room would be to cut a mapped file.
     """
 
-    def __init__(self, fs: FileSystem, path: Path, maps: MapCache, *, has_spare_room: bool) -> None:
+    __slots__ = (
+        "_file", "_fs", "_guard", "_has_reserved", "_has_spare_room", "_is_doomed", "_map", "_mapped_size", "_maps",
+        "_name", "_reserve_from",
+    )  # fmt: skip
+
+    def __init__(self, fs: FileSystem, path: Path | str, maps: MapCache, *, has_spare_room: bool) -> None:
         self._name = os.fspath(path)
         self._fs = fs
         self._maps = maps

@@ -7,6 +7,7 @@ Not thread-safe, but for `sync`: the log's lock guards it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class ProducerSnapshots:
             kind, offset, suffix = names.classify_file(name)
             if kind is not FileKind.PRODUCER_SNAPSHOT or suffix is not None or offset is None:
                 continue
-            if self._fs.is_directory(self.directory / name):
+            if self._fs.is_directory(os.path.join(self.directory, name)):
                 continue
             # Names are read leniently: of two for one offset, the one that would be written counts.
             if offset not in found or name == names.producer_snapshot_file_name(offset):

@@ -9,6 +9,7 @@ only where a batch begins that it may speak of. The log's lock guards changes; a
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from pathlib import Path
@@ -51,6 +52,13 @@ class Segment:
         jitter_ms: by how much it is rolled earlier than its configuration says.
     """
 
+    # A log may have thousands of them.
+    __slots__ = (
+        "_bytes_fit", "_bytes_since_entry", "_config", "_directory", "_first_timestamp", "_fs", "_guard",
+        "_index_bytes", "_index_interval", "_indexes", "_log", "_maps", "_max_timestamp", "_offset_of_max",
+        "_suffix", "_timestamp_fits", "_transaction_index", "base_offset", "created_ms", "jitter_ms", "size",
+    )  # fmt: skip
+
     def __init__(
         self, fs: FileSystem, directory: Path, base_offset: int, config: LogConfig, maps: MapCache, created_ms: int,
         suffix: str = "",
@@ -71,7 +79,7 @@ class Segment:
         self._bytes_since_entry = 0
         self.configure(config)
         self._maps, self._index_bytes, self._suffix = maps, config.segment_index_bytes, suffix
-        self._log = LogFile(fs, self._path(FileKind.LOG), maps, has_spare_room=config.preallocate)
+        self._log = LogFile(fs, self._name(FileKind.LOG), maps, has_spare_room=config.preallocate)
         # Made when they are needed: of a log with thousands of segments, most are never looked into.
         self._indexes: SegmentIndexes | None = None
         self._transaction_index: TransactionIndexFile | None = None
@@ -96,7 +104,7 @@ class Segment:
         Raises DamagedLogError for a file larger than any segment, OSError.
         """
         segment = cls(fs, directory, base_offset, config, maps, created_ms, suffix)
-        segment.size = fs.file_size(segment.path)
+        segment.size = fs.file_size(segment._name(FileKind.LOG))
         if segment.size > FILE_SIZE_MAX:
             raise DamagedLogError(
                 f"a segment of {segment.size} bytes is larger than any can be, {FILE_SIZE_MAX}", path=segment.path,
@@ -452,4 +460,8 @@ class Segment:
         self._log.doom()
 
     def _path(self, kind: FileKind) -> Path:
-        return self._directory / names.segment_file_name(self.base_offset, kind, self._suffix)
+        return Path(self._name(kind))
+
+    def _name(self, kind: FileKind) -> str:
+        """Its path as text: of a path each part would be kept for good."""
+        return os.path.join(self._directory, names.segment_file_name(self.base_offset, kind, self._suffix))

@@ -94,19 +94,20 @@ class ModelProducers:
     Attributes:
         known: by id.
         ended: transactions that still hold the last stable offset back, until the high watermark passes their markers.
+        expired: the log end when a producer was forgotten; a snapshot from before may still have it, and bring it back.
     """
 
     def __init__(self) -> None:
         self.known: dict[int, ModelProducer] = {}
         self.ended: list[EndedTransaction] = []
         self._dropped: dict[int, ModelProducer] = {}  # as of the batches that are no longer in the model
-        self._expired: dict[int, int] = {}  # the log end when one was forgotten; a snapshot may bring it back
+        self.expired: dict[int, int] = {}
 
     def copy(self) -> ModelProducers:
         """One that goes its own way."""
         other = ModelProducers()
         other.known, other.ended = dict(self.known), list(self.ended)
-        other._dropped, other._expired = dict(self._dropped), dict(self._expired)
+        other._dropped, other.expired = dict(self._dropped), dict(self.expired)
         return other
 
     def is_certain(self, producer_id: int) -> bool:
@@ -135,7 +136,7 @@ class ModelProducers:
         for producer_id, state in list(self.known.items()):
             if state.transaction_start < 0 and now_ms - state.last_timestamp >= expiration_ms:
                 del self.known[producer_id]
-                self._expired[producer_id] = log_end_offset
+                self.expired[producer_id] = log_end_offset
 
     def drop(self, batches: Iterable[ModelBatch]) -> None:
         """Take note that these batches, the oldest, leave the model: the log has dropped them."""
@@ -157,7 +158,7 @@ class ModelProducers:
 
     def clear(self) -> None:
         """Forget all, as a log does that is truncated fully."""
-        self.known, self.ended, self._dropped, self._expired = {}, [], {}, {}
+        self.known, self.ended, self._dropped, self.expired = {}, [], {}, {}
 
     def reload(
         self, batches: Sequence[ModelBatch], high_watermark: int, is_doubtful: Callable[[ModelBatch], bool]
@@ -173,7 +174,7 @@ class ModelProducers:
             if producer_id < 0:
                 continue
             _apply(known, ended, batch, AppendOrigin.REPLICATION)
-            if is_doubtful(batch) or batch.base_offset < self._expired.get(producer_id, 0):
+            if is_doubtful(batch) or batch.base_offset < self.expired.get(producer_id, 0):
                 known[producer_id] = dataclasses.replace(known[producer_id], certain=False)
         # A snapshot remembers the last batch alone.
         self.known = {one: dataclasses.replace(state, batches=state.batches[-1:]) for one, state in known.items()}
