@@ -29,6 +29,7 @@ from logstore.log.offset_index import IndexExtent, OffsetIndex, OffsetIndexEntry
 from logstore.log.offsets_by_time import TimestampOffset
 from logstore.log.origin import AppendOrigin
 from logstore.log.partition_state import PartitionFacts, find_log_directory, read_facts
+from logstore.log.producer_append import Guard
 from logstore.log.producers import ProducerSnapshot, ProducerStateEntry
 from logstore.log.reading import FetchData, FetchIsolation
 from logstore.log.record_file import RecordFile
@@ -48,6 +49,7 @@ __all__ = [
     "EpochEntry",
     "FetchData",
     "FetchIsolation",
+    "Guard",
     "IndexExtent",
     "LeaderEpochs",
     "Log",

@@ -190,18 +190,6 @@ def number(
     return _encoded_anew(batch, records, target, next_offset, leader_epoch, append_time, config)
 
 
-def number_batch(
-    data: bytes | bytearray, *, next_offset: int, leader_epoch: int, now_ms: int, config: LogConfig
-) -> Numbered:
-    """Analyse and number a client's append of exactly one whole batch; raises as both do."""
-    analysed = analyse(data, _CLIENT, config=config)
-    if len(analysed.batches) != 1 or analysed.size != len(data):
-        raise CorruptRecordError("an append takes exactly one whole batch")
-    return number(
-        analysed, _CLIENT, next_offset=next_offset, leader_epoch=leader_epoch, now_ms=now_ms, config=config
-    )  # fmt: skip
-
-
 _CODECS = {codec.label: codec for codec in Codec} | {"uncompressed": Codec.NONE}
 """What the words of compression.type stand for; `producer` is the codec that a batch comes with."""
 

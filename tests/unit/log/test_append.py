@@ -20,7 +20,7 @@ from logstore.errors import (
     UnexpectedOffsetError,
     UnsupportedFormatError,
 )
-from logstore.log.append import Analysed, Numbered, analyse, number, number_batch
+from logstore.log.append import Analysed, Numbered, analyse, number
 from logstore.log.origin import AppendOrigin
 from logstore.records import (
     BatchOptions,
@@ -540,20 +540,6 @@ def test_the_log_end_must_stay_an_offset(codec: Codec) -> None:
         with pytest.raises(UnexpectedOffsetError, match="2 records do not fit"):
             appended(data, next_offset=INT64_MAX - 1, compression_type=compression_type)
         assert appended(data, next_offset=INT64_MAX - 2).last_offset == INT64_MAX - 1
-
-
-def test_number_batch_takes_exactly_one_whole_batch() -> None:
-    config = LogConfig()
-
-    def numbered(data: bytes) -> Numbered:
-        return number_batch(data, next_offset=3, leader_epoch=0, now_ms=NOW, config=config)
-
-    data = bytes(timed(1, 2))
-    done = numbered(data)
-    assert (done.first_offset, done.last_offset, done.max_timestamp) == (3, 4, 2)
-    for wrong in (b"", data[:11], data[:-1], data + b"\0", data + data):
-        with pytest.raises(CorruptRecordError, match="exactly one whole batch"):
-            numbered(wrong)
 
 
 # ---------------------------------------------------------------- any bytes at all
