@@ -14,6 +14,8 @@ from logstore.config import INT64_MAX, INTERVAL_FLUSH_MS, Durability
 from logstore.errors import LogClosedError, OffsetOutOfRangeError
 from logstore.log.log_state import LogState
 
+_NS = 1_000_000  # in a millisecond
+
 
 class Commits:
     """Syncs one log. Thread-safe."""
@@ -107,7 +109,7 @@ class Commits:
             state.refusal = f"a sync failed ({error.strerror}); open the log again"
             raise
         state.synced_offset = end_offset
-        state.synced_ms = state.clock.now_ms()
+        state.synced_ns = state.clock.monotonic_ns()
 
     def settle(self, end_offset: int, durability: Durability) -> None:
         """Wait for what the durability asks, and sync when flush.messages or flush.ms say so."""
@@ -121,7 +123,12 @@ class Commits:
         config = state.config
         if state.next_offset - state.synced_offset >= config.flush_messages:
             return True
-        return durability == "interval" and state.clock.now_ms() - state.synced_ms >= flush_interval_ms(config.flush_ms)
+        return durability == "interval" and self._is_interval_over()
+
+    def _is_interval_over(self) -> bool:
+        """Whether flush.ms has passed since the last sync; setting the clock does not matter."""
+        passed = self._state.clock.monotonic_ns() - self._state.synced_ns
+        return passed >= flush_interval_ms(self._state.config.flush_ms) * _NS
 
     def flush_if_due(self) -> bool:
         """Sync when flush.ms has passed since the last sync, or the interval's own; whether it was. For a scheduler."""
@@ -131,7 +138,7 @@ class Commits:
             return False
         if state.synced_offset >= state.next_offset:
             return False
-        if state.clock.now_ms() - state.synced_ms < flush_interval_ms(config.flush_ms):
+        if not self._is_interval_over():
             return False
         self.wait(state.next_offset)
         return True
@@ -150,7 +157,7 @@ class Commits:
             except OSError as error:
                 state.refusal = f"a sync failed ({error.strerror}); open the log again"
                 raise
-            state.synced_offset, state.synced_ms = end_offset, state.clock.now_ms()
+            state.synced_offset, state.synced_ns = end_offset, state.clock.monotonic_ns()
 
     def _check(self) -> None:
         if self._state.refusal is not None:

@@ -330,6 +330,7 @@ class Log(LogView):
             self._state.config = _config(config)
             self._state.segments.active.configure(config)
             self._appender.configure(config)
+            self._state.producers.configure(config.producer_id_expiration_ms, config.transaction_max_timeout_ms)
 
     def maintain(self) -> None:
         """What is due now and then: a flush by flush.ms, files that were deleted, producers that are silent.

@@ -37,6 +37,7 @@ class LogState:
         owner_watermark: the high watermark as its owner set it; None for a log that stands alone, where all that was
             appended counts as replicated.
         synced_offset: the recovery point.
+        synced_ns: when the last sync was (monotonic).
         refusal: why nothing more is appended, if so.
         failure: why nothing is read any more either, if so.
         cuts: changes each time that bytes or files go; odd while they do.
@@ -56,7 +57,7 @@ class LogState:
     log_start_offset: int
     next_offset: int
     synced_offset: int
-    synced_ms: int
+    synced_ns: int
     owner_watermark: int | None = None
     refusal: str | None = None
     failure: str | None = None

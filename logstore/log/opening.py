@@ -60,7 +60,7 @@ def open_state(
     state = LogState(
         fs, clock, directory, config, maps, hold, loader.segments, loader.epochs, loader.producers,
         leader_epoch=max(leader_epoch, loader.epochs.latest_epoch), log_start_offset=loaded.log_start_offset,
-        next_offset=loaded.log_end_offset, synced_offset=loaded.recovery_point, synced_ms=clock.now_ms(),
+        next_offset=loaded.log_end_offset, synced_offset=loaded.recovery_point, synced_ns=clock.monotonic_ns(),
         owner_watermark=loaded.log_start_offset if replicated else None,
     )  # fmt: skip
     state.after_append()

@@ -69,8 +69,7 @@ class ProducerStates:
         transaction_max_timeout_ms: int = 900_000,
     ) -> None:
         self._snapshots = ProducerSnapshots(fs, directory)
-        self._expiration_ms = producer_id_expiration_ms
-        self._late_after_ms = transaction_max_timeout_ms + LATE_TRANSACTION_BUFFER_MS
+        self.configure(producer_id_expiration_ms, transaction_max_timeout_ms)
         self._entries: dict[int, ProducerState] = {}
         self._verifications: dict[int, Verification] = {}
         # Both ascend by first offset. They are kept sorted rather than trusted to be: damaged logs are replayed too.
@@ -204,6 +203,11 @@ class ProducerStates:
         """Whether the producer of the oldest open transaction has been silent for longer than any timeout allows."""
         entry = self._entries.get(self._ongoing[0].producer_id) if self._ongoing else None
         return entry is not None and entry.last_timestamp > 0 and now_ms - entry.last_timestamp > self._late_after_ms
+
+    def configure(self, producer_id_expiration_ms: int, transaction_max_timeout_ms: int) -> None:
+        """Heed other times from now on."""
+        self._expiration_ms = producer_id_expiration_ms
+        self._late_after_ms = transaction_max_timeout_ms + LATE_TRANSACTION_BUFFER_MS
 
     def expire(self, now_ms: int) -> None:
         """Forget producers that have been idle for too long and have no transaction open, and guards not used."""

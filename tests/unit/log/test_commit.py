@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from helpers.open_logs import Place, fill, values
 
+from logstore.config import LogConfig
 from logstore.errors import LogClosedError, OffsetOutOfRangeError
 from logstore.log import Log
 from logstore.log.commit import _Turn
@@ -200,3 +201,15 @@ def test_sixteen_threads_append_durably_and_every_record_is_there_once(log: Log,
     for thread in range(16):
         mine = [value for value in kept if value is not None and value.startswith(b"%d:" % thread)]
         assert mine == [b"%d:%d" % (thread, number) for number in range(50)]
+
+
+@pytest.mark.parametrize("jump_ms", [-86_400_000, 86_400_000])
+def test_an_interval_is_time_that_passes_whatever_the_clock_is_set_to(jump_ms: int) -> None:
+    place = Place()
+    log = place.open(LogConfig(durability="interval", flush_ms=100))
+    place.clock.set(place.clock.now_ms() + jump_ms)
+    log.append([(None, b"a")])
+    assert log.recovery_point == 0
+    place.clock.advance(100)
+    log.maintain()
+    assert log.recovery_point == 1

@@ -216,3 +216,15 @@ def test_producers_tell_their_last_sequence_transaction_and_coordinator(log: Log
     producer.end(commit=True, coordinator_epoch=5)
     [found] = log.producers
     assert (found.last_sequence, found.current_transaction_first_offset, found.coordinator_epoch) == (1, -1, 5)
+
+
+def test_a_producer_is_forgotten_after_the_time_that_is_set_now(place: Place) -> None:
+    log = place.open(LogConfig(producer_id_expiration_ms=1_000))
+    log.append_batch(from_producer(1, 0))
+    log.configure(LogConfig(producer_id_expiration_ms=5_000))
+    place.clock.advance(4_999)
+    log.maintain()
+    assert [one.producer_id for one in log.producers] == [1]
+    place.clock.advance(1)
+    log.maintain()
+    assert log.producers == ()
