@@ -187,7 +187,8 @@ class LogWriter:
                 raise
             # Syncs the directory too: the names of the sealed indexes are durable before that of the next segment.
             state.hold.write_state(base_offset, state.log_start_offset)
-            state.synced_offset, state.synced_ns = max(state.synced_offset, state.next_offset), state.clock.monotonic_ns()
+            state.synced_offset = max(state.synced_offset, state.next_offset)
+            state.synced_ns = state.clock.monotonic_ns()
         active.close()
         return self.begin(base_offset)
 
