@@ -33,7 +33,7 @@ help: ## this list
 
 # --- what runs from the environment ---
 
-demo: $(VENV)/installed ## dump, check and describe what real brokers wrote in fixtures/
+demo: $(VENV)/installed ## dump, check, describe and compact what real brokers wrote in fixtures/
 	@set -e; clean=fixtures/kafka-4.1.1/clean; \
 	run() { printf '\n$$ %s\n' "$$*"; PATH="$(abspath $(BIN)):$$PATH" "$$@"; }; \
 	run logstore describe $$clean/segments-0; \
@@ -45,7 +45,12 @@ demo: $(VENV)/installed ## dump, check and describe what real brokers wrote in f
 	run logstore dump --limit 2 fixtures/kafka-2.8.2/clean/v0-lz4-0; \
 	run logstore check $$clean; \
 	run logstore check fixtures/kafka-4.1.1/killed; \
-	run logstore describe $$clean
+	run logstore describe $$clean; \
+	copy=$$(mktemp -d)/basic-0; cp -r fixtures/compaction-4.1.1/0-before/data/basic-0 "$$copy"; chmod -R u+w "$$copy"; \
+	run logstore describe "$$copy"; \
+	run logstore compact -q "$$copy"; \
+	run logstore describe "$$copy"; \
+	rm -r "$$(dirname "$$copy")"
 
 test: $(VENV)/test ## the tests, with the compiled kernel where there is one
 	$(BIN)/python -m pytest -n $(JOBS) $(TEST_ARGS)
@@ -89,8 +94,9 @@ bench: $(VENV)/bench ## the benchmarks beside their peers, and the table of rati
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=$(BENCHMARKS_JSON) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/ratios.py $(BENCHMARKS_JSON)
 
-bench-kafka: $(VENV)/installed ## whole processes beside Kafka's own tool (Java 17 and Maven)
+bench-kafka: $(VENV)/judge ## whole processes beside Kafka's own tool and its log cleaner (Java 17 and Maven)
 	$(BIN)/python benchmarks/bench_kafka.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/bench_kafka_cleaner.py
 
 kafka-judge: $(VENV)/judge ## real brokers open what we wrote, and we what they left (Java 17 and Maven)
 	test -d $(KAFKA_DIST)/4.1.1/libs || fixtures/make/get_kafka.sh 4.1.1 $(KAFKA_DIST)

@@ -139,4 +139,20 @@ class LogLockedError(LogstoreError):
 
 
 class DamagedLogError(LogstoreError):
-    """A log cannot be opened for writing as it is; nothing was changed."""
+    """A log cannot be opened for writing, read or cleaned as it is; nothing was changed."""
+
+
+class CleaningAbortedError(LogstoreError):
+    """Cleaning a log was called off, or the log was cut meanwhile; clean it again."""
+
+
+class UnkeyedRecordsError(LogstoreError):
+    """Records without a key would be lost by cleaning; nothing was changed. Allow it, or leave the log as it is."""
+
+
+class MapTooSmallError(LogstoreError):
+    """The memory for the offset map does not hold a single key; give the cleaner more."""
+
+
+class VerificationError(LogstoreError):
+    """What a cleaning would leave is not what was there; nothing was changed."""

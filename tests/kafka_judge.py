@@ -8,6 +8,9 @@ anew, and once with it, so that it trusts our indexes, snapshots and epochs. Eac
 both isolation levels, and has to get exactly what was appended. Then the other way round: the directories that a broker
 left when it was killed, recovered by us, have to give what Kafka itself served after its own recovery.
 
+Some of the directories are compacted by us before. And a log is cleaned in turn by Kafka's cleaner and by ours, more
+being written in between: every consumer has to find the newest value of each key.
+
 Needs Java 17, Kafka's jars in $KAFKA_DIST (fixtures/make/get_kafka.sh) and the package confluent-kafka.
 """
 
@@ -23,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +38,7 @@ sys.path[:0] = [str(REPOSITORY / "fixtures" / "make"), str(REPOSITORY / "tests")
 
 from helpers.fixtures import consumer_views  # noqa: E402
 
+from logstore.cleaner import Cleaner  # noqa: E402
 from logstore.config import LogConfig  # noqa: E402
 from logstore.inspect import (  # noqa: E402
     DumpOptions,
@@ -226,7 +231,37 @@ def gone_on_with(path: Path) -> Made:
     return Made(path)
 
 
+def compacted(path: Path) -> Made:
+    """Transactions, codecs, tombstones and producers over many segments, cleaned twice, the second time much later."""
+    config = LogConfig(
+        segment_bytes=4096, index_interval_bytes=512, message_timestamp_after_max_ms=2**63 - 1,
+        cleanup_policy=frozenset({"compact"}), file_delete_delay_ms=0,
+    )  # fmt: skip
+    chance = random.Random(11)
+    with Log.open(path, config) as log:
+        sequences = {21: 0, 22: 0}
+        for n in range(160):
+            rows = [(b"k%d" % chance.randrange(60), None if chance.random() < 0.2 else b"v%d" % n) for _ in range(5)]
+            if n % 3:
+                log.append(rows, codec=list(Codec)[n % 5], timestamp=T0 + n)
+            else:
+                producer = 21 + n % 2
+                options = BatchOptions(
+                    producer_id=producer, producer_epoch=0, base_sequence=sequences[producer], is_transactional=True
+                )
+                log.append_batch(encode_batch(rows, timestamp=T0 + n, options=options))
+                sequences[producer] += len(rows)
+                log.end_transaction(producer, 0, commit=chance.random() < 0.6)
+            if n == 120:
+                Cleaner().clean_fully(log, now_ms=T0, verifies=True)
+        log.roll()
+        Cleaner().clean_fully(log, now_ms=T0 + 2 * config.delete_retention_ms, verifies=True)
+        log.append([(b"k1", b"last")], timestamp=T0 + 999)
+    return Made(path)
+
+
 MAKERS: dict[str, Callable[[Path], Made]] = {
+    "compacted": compacted,
     **{f"codec-{one.label}": codec(one) for one in Codec},
     "many-segments": many_segments,
     "transactions": transactions,
@@ -326,6 +361,80 @@ def killed(fixtures: Path, work: Path) -> Iterator[tuple[str, bool]]:
         yield f"{source.parent.name}/{view.partition.name}", ours == [_told(row) for row in view.records]
 
 
+# ---------------------------------------------------------------- cleaners in turn
+
+
+def clean_in_turn(work: Path) -> list[str]:
+    """Let Kafka's cleaner and ours clean one log in turn; what a consumer then misses of the newest values."""
+    from broker import Broker
+    from content import alter, create
+
+    home, topic, problems = work / "in-turn", "turns", []
+    broker = Broker(KAFKA_VERSION, home, port=19692, props={"log.retention.ms": -1, "log.cleaner.backoff.ms": 200})
+    newest: dict[bytes, bytes | None] = {}
+    try:
+        broker.start()
+        create(
+            broker, topic, cleanup__policy="compact", min__cleanable__dirty__ratio=0.01,
+            internal__segment__bytes=16_384, delete__retention__ms=86_400_000,
+        )  # fmt: skip
+        for turn in range(4):
+            alter(broker, topic, min__compaction__lag__ms=0 if turn % 2 else 2**62)  # ours in the even turns
+            _write_turn(broker, topic, turn, newest)
+            if turn % 2:
+                _wait_for_cleaner(broker.data / "cleaner-offset-checkpoint", topic, 3000 * turn + 1500)
+            broker.stop()
+            if not turn % 2:
+                done = subprocess.run(
+                    [str(Path(sys.executable).with_name("logstore")), "compact", str(broker.data / f"{topic}-0")],
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                print(f"  {done.stdout.splitlines()[0] if done.stdout else done.stderr}")
+                problems += [] if done.returncode == 0 else [f"turn {turn}: {done.stderr}"]
+            (broker.home / "log").write_text("")
+            broker.start()
+            problems += _missed(broker, topic, turn, newest)
+        broker.stop()
+    finally:
+        broker.end()
+    return problems
+
+
+def _write_turn(broker: Any, topic: str, turn: int, newest: dict[bytes, bytes | None]) -> None:
+    from content import producer, send
+
+    chance = random.Random(turn)
+    rows = []
+    for number in range(3000):
+        key = b"key-%d" % chance.randrange(400)
+        value = None if chance.random() < 0.1 else b"%d-%d-" % (turn, number) + chance.randbytes(40)
+        rows.append((key, value, T0 + number, None))
+        newest[key] = rows[-1][1]
+    codec = ["none", "lz4", "zstd", "gzip"][turn]
+    send(producer(broker, compression_type=codec), topic, rows, flush_every=100)  # a batch has to fit a segment
+
+
+def _wait_for_cleaner(checkpoint: Path, topic: str, offset: int) -> None:
+    """Until Kafka's cleaner has come beyond an offset."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = re.search(rf"^{topic} 0 (\d+)$", checkpoint.read_text(), re.MULTILINE) if checkpoint.exists() else None
+        if found is not None and int(found[1]) > offset:
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"Kafka's cleaner has not cleaned {topic}")
+
+
+def _missed(broker: Any, topic: str, turn: int, newest: dict[bytes, bytes | None]) -> list[str]:
+    from content import consume
+
+    found: dict[bytes | None, bytes | None] = {}
+    for row in consume(broker, topic)["records"]:
+        found[_bytes(row["key"])] = _bytes(row["value"])
+    wrong = [key for key, value in newest.items() if found.get(key) != value]
+    return [f"turn {turn}: {len(wrong)} keys have another value, as {wrong[:3]}"] if wrong else []
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--work", type=Path, help="where directories and brokers are put (default: a temporary one)")
@@ -365,6 +474,11 @@ def _run(work: Path, fixtures: Path) -> int:
     for name, is_right in killed(fixtures, work):
         print(f"recovered by us, {name}: {'as Kafka served it' if is_right else 'DIFFERENT from what Kafka served'}")
         failures += not is_right
+    problems = clean_in_turn(work)
+    print(f"cleaned in turn by logstore and by Kafka's cleaner: {len(problems)} problems")
+    for problem in problems:
+        print(f"  {problem}")
+    failures += len(problems)
     print("passed" if not failures else f"{failures} problems")
     return 1 if failures else 0
 

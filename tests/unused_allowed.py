@@ -17,13 +17,12 @@ _.param
 _.exception
 _.trace
 
-# Settings that retention, compaction and producers will heed; Kafka's names, checked and shown today.
+# Looked up by their names where results are summed up and shown.
+_.markers_dropped
+_.map_capacity
+
+# Settings that stores and producers will heed; Kafka's names, checked and shown today.
 _.compression_lz4_level
-_.retention_bytes
-_.retention_ms
-_.file_delete_delay_ms
-_.delete_retention_ms
-_.min_cleanable_dirty_ratio
 _.producer_id_expiration_ms
 _.transaction_max_timeout_ms
 
@@ -34,3 +33,7 @@ _.voted_directory_id
 _.applied_offset
 _.current_voters
 _.first_offset_delta
+
+# Settings of Kafka's cleaner that are accepted and mean nothing here.
+_.io_buffer_size
+_.io_buffer_load_factor

@@ -24,6 +24,7 @@ _COMPLETE = "_LOGSTORE_COMPLETE"  # set by the scripts of the command `completio
 COMMANDS = {
     "append": ("append", "Append records from stdin to a partition directory."),
     "check": ("check", "Find everything that is wrong with files, partitions or log directories."),
+    "compact": ("compact", "Keep the last record of each key: what Kafka's log cleaner does, offline."),
     "completion": ("completion", "Print the completion script of a shell."),
     "describe": ("describe", "Say what a path holds: topics, segments, offsets, times, codecs, transactions."),
     "docs": ("docs", "Print tables of the documentation: the settings of a log."),
@@ -31,6 +32,7 @@ COMMANDS = {
     "read": ("read", "Print records from an offset or time on, and follow."),
     "recover": ("recover", "Bring logs back to order after a crash."),
     "reindex": ("reindex", "Make indexes, producer snapshots and leader epochs anew from the batches."),
+    "retain": ("retain", "Delete old segments by the limits on size and time."),
     "truncate": ("truncate", "Drop all records of a partition from an offset on."),
 }
 

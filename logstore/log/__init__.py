@@ -34,6 +34,7 @@ from logstore.log.producers import ProducerSnapshot, ProducerStateEntry
 from logstore.log.reading import FetchData, FetchIsolation
 from logstore.log.record_file import RecordFile
 from logstore.log.recovery import Recovered, RecoveryAction
+from logstore.log.segment_view import SegmentView
 from logstore.log.time_index import TimeIndex, TimeIndexEntry
 from logstore.log.transaction_index import AbortedTransaction, TransactionIndex, TransactionSearch
 from logstore.log.upkeep import Upkeep
@@ -65,6 +66,7 @@ __all__ = [
     "RecordFile",
     "Recovered",
     "RecoveryAction",
+    "SegmentView",
     "TimeIndex",
     "TimeIndexEntry",
     "TimestampOffset",

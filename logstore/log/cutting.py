@@ -69,6 +69,8 @@ class LogCutter:
         state = self._state
         unsynced = state.synced_offset
         state.synced_offset = min(unsynced, offset)
+        floor = state.segments.floor(offset)
+        state.hold.lower_cleaner_point(offset if floor is None else floor.base_offset)
         state.hold.write_state(self._recovery_point(offset), start)
         self._remove_from_end(state.segments.above(offset))
         active = state.segments.active
@@ -93,6 +95,7 @@ class LogCutter:
             raise ValueError(f"a log from {start} to {offset} cannot be")
         with state.sync_lock, state.cutting():
             state.synced_offset = min(state.synced_offset, offset)
+            state.hold.lower_cleaner_point(offset)
             state.hold.write_state(self._recovery_point(offset), start)
             self._remove_from_end(tuple(state.segments))
             # Before there is a segment: its recovery would begin with the latest snapshot it finds.

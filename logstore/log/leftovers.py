@@ -66,8 +66,9 @@ class PartitionListing:
         self._undone = self._unfinished_swaps(swaps, live, config)
         swaps = [one for one in swaps if one not in self._undone]
         bases = [one.base_offset for one in swaps if one.kind is FileKind.LOG]
-        ranges = [(base, self._end_of(base, names.SWAP_SUFFIX, config)) for base in bases]
-        self._replaced = [one for one in live if any(first <= one.base_offset < end for first, end in ranges)]
+        # Segments are replaced one group at a time: what lies between its first and its last one is replaced too.
+        end = max((self._end_of(base, names.SWAP_SUFFIX, config) for base in bases), default=0)
+        self._replaced = [one for one in live if bases and min(bases) <= one.base_offset < end]
         # What a file is called now, by what it will be.
         self._names = {one[1:]: one.name for one in live}
         for one in self._replaced:

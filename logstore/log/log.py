@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, get_args
 from uuid import UUID
@@ -33,6 +34,7 @@ from logstore.log.partition_state import PartitionHold
 from logstore.log.producer_append import Guard
 from logstore.log.recovery import DamagePolicy, Recovered
 from logstore.log.renaming import rename_log
+from logstore.log.rewriting import LogRewriter
 from logstore.log.writing import Appended, LogWriter
 from logstore.records import Codec, ControlType, EndTransactionMarker, encode_end_transaction_batch
 
@@ -45,11 +47,13 @@ class Log(LogView):
 
     Attributes:
         recovered: what opening the log has found and done; None when it was closed cleanly and nothing was to be done.
+        rewriter: lets rewritten segments take the place of others, for the log cleaner.
     """
 
     def __init__(self, state: LogState, recovered: Recovered | None) -> None:
         super().__init__(state)
         self.recovered = recovered
+        self.rewriter = LogRewriter(state, self._reader)
         self._commits = Commits(state)
         self._writer = LogWriter(state)
         self._appender = Appender(state, self._writer)
@@ -322,7 +326,26 @@ class Log(LogView):
             self._state.check_open()
             return self._cutter.delete_before_log_start()
 
+    def set_cleaner_point(self, offset: int) -> None:
+        """Remember up to where the log is cleaned, durably; a truncation lowers it. Raises ValueError, OSError."""
+        state, point = self._state, _number("a cleaner point", offset)
+        with state.lock, state.sync_lock:
+            state.check_open()
+            state.hold.set_cleaner_point(point)
+
     # ---- upkeep and end
+
+    @property
+    def clock(self) -> Clock:
+        """What tells it the time."""
+        return self._state.clock
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from changing it inside a `with`, so that what is decided there is done to what was looked at.
+
+        Reading goes on; whoever appends or cuts waits.
+        """
+        return self._state.lock
 
     def configure(self, config: LogConfig) -> None:
         """Take other settings from the next operation on; what a segment was opened with stays until it is rolled."""

@@ -16,6 +16,7 @@ from logstore.log.log_state import LogState
 from logstore.log.offsets_by_time import TimestampOffset, max_timestamp_offset, offset_for_time
 from logstore.log.producers import ProducerStateEntry
 from logstore.log.reading import READ_BYTES_MAX, Bounds, FetchData, FetchIsolation, LogReader
+from logstore.log.segment_view import SegmentView, view_segment
 from logstore.log.validate import decompressed_size_max
 from logstore.records import Record
 
@@ -76,6 +77,11 @@ class LogView:
         return self._state.synced_offset
 
     @property
+    def cleaner_point(self) -> int | None:
+        """Up to where the log is cleaned, and the next cleaning begins; None when nobody has said."""
+        return self._state.hold.cleaner_point
+
+    @property
     def leader_epochs(self) -> LeaderEpochs:
         """The leader epochs and where they begin."""
         return self._state.epochs.epochs
@@ -84,6 +90,16 @@ class LogView:
     def size(self) -> int:
         """Bytes of batches in all segments."""
         return self._state.segments.size
+
+    @property
+    def segments(self) -> tuple[SegmentView, ...]:
+        """The facts about each segment, in order; the last one is active. Raises OSError."""
+        state = self._state
+        with state.lock:
+            segments = tuple(state.segments)
+            ends = [*(one.base_offset for one in segments[1:]), state.next_offset]
+            last = len(segments) - 1
+            return tuple(view_segment(one, ends[at], is_active=at == last) for at, one in enumerate(segments))
 
     @property
     def producers(self) -> tuple[ProducerStateEntry, ...]:

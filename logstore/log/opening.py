@@ -48,6 +48,10 @@ def open_state(
                 fs.sync_directory(directory.parent)
         hold.begin()
         loaded = loader.load(facts, diagnosis)
+        hold.cleaner_point = facts.cleaner_point
+        if facts.cleaner_point is not None and facts.cleaner_point > loaded.log_end_offset:
+            # What is appended from the log end on was never cleaned.
+            hold.lower_cleaner_point(loader.segments.active.base_offset)
         # Without a log directory's checkpoints around it, nobody else remembers this.
         hold.write_state(loaded.recovery_point, loaded.log_start_offset)
         if topic_id is not None:

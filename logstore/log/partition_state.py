@@ -1,10 +1,10 @@
 """What is known of a partition directory before its segments are opened, and who may open it for writing.
 
-Our own state is in dot-files, which Kafka ignores: `.lock`, `.logstore-state` (recovery point and log start offset) and
-`.logstore-clean` (there between a clean close and the next open). A partition inside a broker's log directory is held
-together with that directory: its lock too, and its clean-shutdown marker is taken away while we write, so that a broker
-never trusts what we left behind in a crash. The marker is there only if whoever wrote last, a broker or we, has closed
-cleanly. One hold belongs to one log.
+Our own state is in dot-files, which Kafka ignores: `.lock`, `.logstore-state` (recovery point, log start offset and
+cleaner point) and `.logstore-clean` (there between a clean close and the next open). A partition inside a broker's log
+directory is held together with that directory: its lock too, its cleaner checkpoint has the cleaner point, and its
+clean-shutdown marker is taken away while we write, so that a broker never trusts what we left behind in a crash. The
+marker is there only if whoever wrote last, a broker or we, has closed cleanly. One hold belongs to one log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from logstore.log.checkpoint import (
     parse_offset_checkpoint,
     parse_partition_metadata,
 )
-from logstore.names import FileKind
+from logstore.names import DirectoryKind, FileKind
 
 CLEAN_CLOSE = ".logstore-clean"
 STATE = ".logstore-state"
@@ -44,6 +44,7 @@ class PartitionFacts(NamedTuple):
         log_start_offset: the first offset readers may ask for; 0 when nobody says.
         is_vouched_for: whether the clean-shutdown marker of its log directory says that it was closed cleanly.
         is_alone: whether there is no log directory, and so no broker that may have written to it.
+        cleaner_point: where the next cleaning is to begin; None when nobody says.
     """
 
     clean_end: int | None = None
@@ -51,10 +52,15 @@ class PartitionFacts(NamedTuple):
     log_start_offset: int = 0
     is_vouched_for: bool = False
     is_alone: bool = True
+    cleaner_point: int | None = None
 
 
 class PartitionHold:
-    """The locks of a partition directory, and its small files; use `take`."""
+    """The locks of a partition directory, and its small files; use `take`.
+
+    Attributes:
+        cleaner_point: where the next cleaning is to begin, None while nobody has said; it is written with the rest.
+    """
 
     def __init__(self, fs: FileSystem, directory: Path, locks: list[FileLock], log_directory: Path | None) -> None:
         self._fs = fs
@@ -62,7 +68,8 @@ class PartitionHold:
         self._locks = locks
         self._log_directory = log_directory
         self._marker: bytes | None = None
-        self._log_start_offset = 0
+        self._recovery_point = self._log_start_offset = 0
+        self.cleaner_point: int | None = None
 
     @classmethod
     def take(cls, fs: FileSystem, directory: Path) -> PartitionHold:
@@ -129,9 +136,37 @@ class PartitionHold:
 
     def write_state(self, recovery_point: int, log_start_offset: int) -> None:
         """Remember recovery point and log start offset, durably. Raises OSError."""
-        self._log_start_offset = log_start_offset
-        text = f"0\n2\nrecovery_point {recovery_point}\nlog_start_offset {log_start_offset}\n"
+        self._recovery_point, self._log_start_offset = recovery_point, log_start_offset
+        lines = [f"recovery_point {recovery_point}", f"log_start_offset {log_start_offset}"]
+        if self.cleaner_point is not None and self._log_directory is None:
+            lines.append(f"cleaner_point {self.cleaner_point}")
+        text = "\n".join(["0", str(len(lines)), *lines, ""])
         replace_atomically(self._fs, self._directory / STATE, text.encode())
+
+    def set_cleaner_point(self, offset: int) -> None:
+        """Remember where the next cleaning is to begin, durably. Raises OSError.
+
+        Inside a broker's log directory that is done in its checkpoint; one that cannot be read stays as it is.
+        """
+        self.cleaner_point = offset
+        if self._log_directory is None:
+            self.write_state(self._recovery_point, self._log_start_offset)
+            return
+        place = self._log_directory / names.CLEANER_CHECKPOINT
+        offsets = _read_checkpoint(self._fs, place) if self._fs.exists(place) else {}
+        identity = _identity(self._directory)
+        if offsets is not None and identity is not None and offsets.get(identity) != offset:
+            replace_atomically(self._fs, place, format_offset_checkpoint({**offsets, identity: offset}))
+
+    def lower_cleaner_point(self, offset: int) -> None:
+        """Let the next cleaning begin at `offset` at the latest: the log is cut there, or in the segment behind it.
+
+        Durable after `write_state`, which has to follow. Raises OSError.
+        """
+        if self.cleaner_point is not None and self.cleaner_point > offset:
+            self.cleaner_point = offset
+            if self._log_directory is not None:
+                self.set_cleaner_point(offset)
 
     def mark_clean(self, log_end_offset: int) -> None:
         """Say that all files are complete and durable; what `begin` took away is put back. Raises OSError."""
@@ -174,6 +209,15 @@ class PartitionHold:
                 stack.callback(lock.release)
 
 
+def _identity(directory: Path) -> names.TopicPartition | None:
+    """What the checkpoints of a log directory call a partition; None for one that they do not speak of."""
+    try:
+        name = names.parse_partition_directory(directory.name)
+    except InvalidNameError:
+        return None
+    return name.topic_partition if name.kind is DirectoryKind.NORMAL else None
+
+
 def find_log_directory(fs: FileSystem, directory: Path) -> Path | None:
     """The broker's log directory that a partition directory lies in, None if it stands alone."""
     above = directory.parent
@@ -186,11 +230,11 @@ def read_facts(fs: FileSystem, directory: Path) -> PartitionFacts:
     A file that cannot be read as what it is says nothing, as in Kafka: the log is then checked more, never less. Of two
     recovery points the lower one counts: a broker that ran since we closed may have cut the log and written it anew.
     """
-    recovery_point, log_start = _read_state(fs, directory)
+    recovery_point, log_start, cleaner_point = _read_state(fs, directory)
     clean_end = _read_clean_end(fs, directory)
     log_directory = find_log_directory(fs, directory)
     if log_directory is None:
-        return PartitionFacts(clean_end, recovery_point, log_start)
+        return PartitionFacts(clean_end, recovery_point, log_start, cleaner_point=cleaner_point)
     from_broker = _checkpointed(fs, log_directory / names.RECOVERY_POINT_CHECKPOINT, directory.name)
     known = [one for one in (recovery_point, from_broker) if one is not None]
     broker_start = _checkpointed(fs, log_directory / names.LOG_START_CHECKPOINT, directory.name)
@@ -201,13 +245,14 @@ def read_facts(fs: FileSystem, directory: Path) -> PartitionFacts:
         # A log that waits for its deletion is not closed when the broker is.
         fs.exists(log_directory / names.CLEAN_SHUTDOWN) and not directory.name.endswith("-delete"),
         is_alone=False,
+        cleaner_point=_checkpointed(fs, log_directory / names.CLEANER_CHECKPOINT, directory.name),
     )
 
 
-def _read_state(fs: FileSystem, directory: Path) -> tuple[int | None, int]:
+def _read_state(fs: FileSystem, directory: Path) -> tuple[int | None, int, int | None]:
     place = directory / STATE
     if not fs.exists(place):
-        return None, 0
+        return None, 0, None
     with fs.open(place) as file:
         data = file.read(0, 4096)
     found: dict[str, int] = {}
@@ -216,10 +261,10 @@ def _read_state(fs: FileSystem, directory: Path) -> tuple[int | None, int]:
             name, number = line.fields(2)
             found[name] = line.number(number, INT64_MAX)
     except CorruptCheckpointError:
-        return None, 0
+        return None, 0, None
     if min(found.values(), default=0) < 0:
-        return None, 0
-    return found.get("recovery_point"), found.get("log_start_offset", 0)
+        return None, 0, None
+    return found.get("recovery_point"), found.get("log_start_offset", 0), found.get("cleaner_point")
 
 
 def _read_clean_end(fs: FileSystem, directory: Path) -> int | None:

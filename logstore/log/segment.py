@@ -181,7 +181,12 @@ class Segment:
     @property
     def largest_timestamp(self) -> int:
         """As `max_timestamp`; where there is none, the time the file was changed (LOG_SEMANTICS §7)."""
-        return self.max_timestamp if self.max_timestamp >= 0 else self._fs.modified_ms(self.path)
+        return self.max_timestamp if self.max_timestamp >= 0 else self.modified_ms
+
+    @property
+    def modified_ms(self) -> int:
+        """When its log file was changed (ms since the epoch). Raises OSError."""
+        return self._fs.modified_ms(self.path)
 
     def files(self) -> list[Path]:
         """The files it consists of, whether they are there or not."""
@@ -431,10 +436,11 @@ class Segment:
 
     # ---- names
 
-    def rename(self, suffix: str) -> list[Path]:
+    def rename(self, suffix: str, before_transactions: Callable[[], object] = lambda: None) -> list[Path]:
         """Let its files have this suffix and no other, those that are there; their new names. Closes it.
 
-        Raises OSError; some of them have their new names then.
+        `before_transactions` is called before a transaction index is renamed, which comes last. Raises OSError; some of
+        them have their new names then.
         """
         self.close()
         _ = self.indexes, self.transaction_index  # by the names they have
@@ -443,6 +449,7 @@ class Segment:
         renamed = [log] if self._log.rename(log) else []
         renamed += self.indexes.rename(self._path(FileKind.OFFSET_INDEX), self._path(FileKind.TIME_INDEX))
         if self._fs.exists(self.transaction_index.path):
+            before_transactions()
             renamed.append(transactions)
         self.transaction_index.rename(transactions)
         return renamed

@@ -230,7 +230,21 @@ class SegmentIndexes:
             count = len(view) // OFFSET_ENTRY_BYTES
             return self._offset_entry(view, count - 1) if count else OffsetIndexEntry(self.base_offset, 0)
 
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of entries in the offset and in the time index; 0 for a file that is not there. Raises OSError."""
+        with self._guard:
+            offset, time = self._offset, self._time
+            if offset is not None and time is not None:
+                return len(offset) * OFFSET_ENTRY_BYTES, len(time) * TIME_ENTRY_BYTES
+            return self._size(self.offset_path), self._size(self.time_path)
+
     # ---- inside, under the guard
+
+    def _size(self, path: Path) -> int:
+        try:
+            return self._fs.file_size(path)
+        except FileNotFoundError:
+            return 0
 
     def _view(self, path: Path) -> memoryview:
         try:

@@ -174,28 +174,49 @@ class Segments:
     def replace(self, new: list[Segment], old: list[Segment], due_ms: int) -> None:
         """Let `.cleaned` segments take the place of others, so that a crash leaves the old or the new (§12).
 
-        Raises OSError; the log has to be opened again then.
+        Where no new one reaches, a crash may leave the last of the old ones; without any, that is all it may do. Raises
+        OSError; the log has to be opened again then.
         """
         ascending = sorted(new, key=lambda one: one.base_offset)
-        # As long as a file is `.cleaned`, a load drops the `.swap` files from its offset on: the first one comes last,
-        # and its new name may not be durable before those of the others.
-        for segment in reversed(ascending[1:]):
-            segment.rename(names.SWAP_SUFFIX)
-        if ascending[1:]:
-            self._fs.sync_directory(self.directory)
-        ascending[0].rename(names.SWAP_SUFFIX)
-        # From here on a crash completes the replacement.
-        self._fs.sync_directory(self.directory)
+        # What begins behind the new ones is not removed by a load that completes the replacement.
+        covered = ascending[-1].next_offset() if ascending else -1
+        if ascending:
+            self._commit(ascending)
         kept = {segment.base_offset for segment in new}
         for segment in sorted(old, key=lambda one: one.base_offset):
             if segment.base_offset not in kept:
                 self.remove(segment.base_offset)
             self.doom(segment, due_ms)
+            if segment.base_offset >= covered and segment.size:
+                # Else a power cut might bring back this one and not the next, and what that one has deleted.
+                self._sync()
+        if ascending:
+            # Else a power cut might keep the new name below and bring back an old one that is in it.
+            self._sync()
         for segment in ascending:
-            segment.rename("")
+            # A transaction index without suffix, beside a `.swap` log, is taken for the old one, which goes; nobody
+            # would miss the new one.
+            segment.rename("", self._sync)
             self.add(segment)
             # A load drops what lies between two `.swap` files: none may have its name before those below it.
-            self._fs.sync_directory(self.directory)
+            self._sync()
+
+    def _sync(self) -> None:
+        self._fs.sync_directory(self.directory)
+
+    def _commit(self, ascending: list[Segment]) -> None:
+        """Rename `.cleaned` segments to `.swap`; from then on a crash completes their replacement."""
+        # Else a power cut might keep the index of a segment as `.swap` and nothing of its log, and a load would take
+        # that for a replacement which was nearly done.
+        self._sync()
+        # As long as a file is `.cleaned`, a load drops the `.swap` files from its offset on: the first one comes last,
+        # and its new name may not be durable before those of the others.
+        for segment in reversed(ascending[1:]):
+            segment.rename(names.SWAP_SUFFIX)
+        if ascending[1:]:
+            self._sync()
+        ascending[0].rename(names.SWAP_SUFFIX)
+        self._sync()
 
     def move_to(self, directory: Path) -> None:
         """Take note that the directory has another name."""

@@ -26,8 +26,18 @@ from logstore.records.control import (
     parse_control_key,
     parse_end_transaction_marker,
 )
-from logstore.records.header import BatchHeader, ByteEncoding, LineMode, LineStyle, RecordStats
-from logstore.records.kernel import KERNEL_NAME, format_records
+from logstore.records.header import (
+    BatchHeader,
+    ByteEncoding,
+    FilterCounts,
+    FilteredBatch,
+    FilterRule,
+    LineMode,
+    LineStyle,
+    MapEnd,
+    RecordStats,
+)
+from logstore.records.kernel import KERNEL_NAME, KeyTable, format_records
 from logstore.records.patch import set_last_offset, set_leader_epoch, set_max_timestamp
 from logstore.records.record import Header, Record
 from logstore.records.scan import BatchScanner, BytesSource, Damage, DamageCode, Source
@@ -46,9 +56,14 @@ __all__ = [
     "Damage",
     "DamageCode",
     "EndTransactionMarker",
+    "FilterCounts",
+    "FilterRule",
+    "FilteredBatch",
     "Header",
+    "KeyTable",
     "LineMode",
     "LineStyle",
+    "MapEnd",
     "Record",
     "RecordBatch",
     "RecordStats",

@@ -2,13 +2,14 @@
 # cython: nonecheck=False, embedsignature=True
 """The compiled kernel: the same functions as `_kernel_py.py`, which says what each of them means.
 
-Free functions on buffers and integers: no I/O, no state, therefore thread-safe. Every length read from a buffer is
+Free functions on buffers and integers: no I/O, no state, therefore thread-safe; but for the cleaner's table, which is
+one thread's at a time. Every length read from a buffer is
 bounded by the bytes that are there before it is used. Functions that may take long and make no Python objects release
 the GIL; short ones keep it, because to get it back beside a busy thread takes far longer than they do.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -16,14 +17,14 @@ from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove, memset
 
 from zlib import crc32
 
 from logstore.checksum import crc32c
 
 from logstore.errors import CorruptRecordError, InvalidRecordError
-from logstore.records.header import FLAW_REASONS, BatchHeader, RecordStats
+from logstore.records.header import FLAW_REASONS, BatchHeader, FilterCounts, FilteredBatch, RecordStats
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -57,6 +58,8 @@ cdef enum:  # Flaw
     HEADER_KEY_NULL = 6
     RECORD_SLACK = 7
     BYTES_LEFT = 8
+    COUNT_NEGATIVE = 9
+    OFFSET_ORDER = 10
     NO_MEMORY = 100  # of the compiled kernel alone
 
 cdef enum:  # LineMode and ByteEncoding
@@ -233,9 +236,6 @@ def parse_header(buffer, Py_ssize_t position, int64_t file_position):
 
 cdef object make_header(const uint8_t* p, int magic, int64_t total, int64_t position):
     cdef int64_t values[14]
-    cdef PyObject* header
-    cdef int i
-    cdef object result
     values[0] = position
     values[1] = total
     values[2] = <int64_t>big64(p)
@@ -260,11 +260,17 @@ cdef object make_header(const uint8_t* p, int magic, int64_t total, int64_t posi
         values[9] = values[8]
         values[10] = values[11] = values[12] = -1
         values[13] = -1 if p[17] & 7 else 1
-    header = HEADER_TYPE.tp_alloc(HEADER_TYPE, 14)
-    result = <object>header
-    Py_DecRef(header)
-    for i in range(14):
-        PyTuple_SET_ITEM(header, i, PyLong_FromLongLong(values[i]))
+    return make_named(HEADER_TYPE, values, 14)
+
+
+cdef object make_named(PyTypeObject* kind, const int64_t* values, int count):
+    """A named tuple of whole numbers."""
+    cdef PyObject* made = kind.tp_alloc(kind, count)
+    cdef object result = <object>made
+    cdef int i
+    Py_DecRef(made)
+    for i in range(count):
+        PyTuple_SET_ITEM(made, i, PyLong_FromLongLong(values[i]))
     return result
 
 
@@ -380,6 +386,7 @@ cdef bint plausible(const uint8_t* p, int magic) noexcept nogil:
 cdef struct Fields:
     int64_t timestamp_delta
     int64_t offset_delta
+    Py_ssize_t tail  # where the length of the key is
     Py_ssize_t key
     Py_ssize_t key_size  # -1: null
     Py_ssize_t value
@@ -395,6 +402,11 @@ cdef inline int varint(const uint8_t* p, Py_ssize_t* position, Py_ssize_t end, i
     cdef uint64_t raw = 0
     cdef int shift = 0
     cdef uint8_t byte
+    if at < end and p[at] < 0x80:  # most are that small
+        raw = p[at]
+        out[0] = <int64_t>(raw >> 1) ^ -<int64_t>(raw & 1)
+        position[0] = at + 1
+        return 0
     while True:
         if at >= end:
             return FIELD_TOO_LONG
@@ -447,7 +459,7 @@ cdef inline int parse_start(const uint8_t* p, Py_ssize_t start, Py_ssize_t limit
     if flaw:
         return flaw
     flaw = varint(p, &position, f.end, 5, &f.offset_delta)
-    f.key = position
+    f.tail = f.key = position
     return flaw
 
 
@@ -1333,3 +1345,983 @@ cdef bytes pack(Record record, Fields* f):
         p = put_field(p, data)
     f.end += size
     return start + bytes(out)
+
+
+# ---------------------------------------------------------------- the cleaner's table
+#
+# What follows is the compiled twin of `_cleaning_py.py`, which says what each function means.
+
+cdef extern from *:
+    """
+    #include <string.h>
+    #include <stdint.h>
+
+    static inline uint64_t little64(const uint8_t *p) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+    #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        word = __builtin_bswap64(word);
+    #endif
+        return word;
+    }
+
+    /* Twenty-four bytes at any address; `stored` is the offset plus one, so that zeros are an empty slot. */
+    typedef struct __attribute__((packed)) { uint64_t low, high, stored; } key_slot;
+
+    #define ROTATED(word, bits) ((word) << (bits) | (word) >> (64 - (bits)))
+
+    typedef struct { uint64_t a, b, c, d; } sip_state;
+
+    static inline void sip_round(sip_state *s) {
+        s->a += s->b; s->c += s->d;
+        s->b = ROTATED(s->b, 13) ^ s->a; s->d = ROTATED(s->d, 16) ^ s->c;
+        s->a = ROTATED(s->a, 32);
+        s->c += s->b; s->a += s->d;
+        s->b = ROTATED(s->b, 17) ^ s->c; s->d = ROTATED(s->d, 21) ^ s->a;
+        s->c = ROTATED(s->c, 32);
+    }
+    """
+    uint64_t little64(const uint8_t* p) nogil
+    ctypedef struct key_slot:
+        uint64_t low
+        uint64_t high
+        uint64_t stored
+    ctypedef struct sip_state:
+        uint64_t a
+        uint64_t b
+        uint64_t c
+        uint64_t d
+    void sip_round(sip_state* s) nogil
+    void __builtin_prefetch(const void* address) nogil
+
+cdef enum:
+    SHORT_KEY = 15  # bytes; longer keys are hashed
+    SLOT_BYTES = 24
+    SEED_BYTES = 16
+
+cdef struct Table:
+    key_slot* slots
+    uint64_t size  # slots
+    int64_t capacity  # keys
+    int64_t count  # keys
+    uint64_t seed_low
+    uint64_t seed_high
+    uint64_t shard  # of the keys, one part in so many is taken
+    uint64_t shards
+
+cdef struct Tag:
+    uint64_t low
+    uint64_t high  # its uppermost byte: the length of a short key, 128 or more for a long one
+    uint64_t slot
+
+
+cdef inline void sip_start(sip_state* s, const Table* t) noexcept nogil:
+    s.a = t.seed_low ^ <uint64_t>0x736F6D6570736575
+    s.b = t.seed_high ^ <uint64_t>0x646F72616E646F6D
+    s.c = t.seed_low ^ <uint64_t>0x6C7967656E657261
+    s.d = t.seed_high ^ <uint64_t>0x7465646279746573
+
+
+cdef inline void sip_word(sip_state* s, uint64_t word) noexcept nogil:
+    s.d ^= word
+    sip_round(s)
+    sip_round(s)
+    s.a ^= word
+
+
+cdef inline uint64_t sip_last(sip_state* s) noexcept nogil:
+    sip_round(s)
+    sip_round(s)
+    sip_round(s)
+    sip_round(s)
+    return s.a ^ s.b ^ s.c ^ s.d
+
+
+cdef void sip_bytes(sip_state* s, const uint8_t* data, Py_ssize_t size, Py_ssize_t before) noexcept nogil:
+    """Feed the last bytes and the length, to which `before` bytes fed already belong."""
+    cdef uint8_t rest[8]
+    cdef Py_ssize_t i = 0, k
+    while i + 8 <= size:
+        sip_word(s, little64(data + i))
+        i += 8
+    for k in range(8):
+        rest[k] = data[i + k] if i + k < size else 0
+    rest[7] = <uint8_t>(size + before)
+    sip_word(s, little64(rest))
+
+
+cdef inline uint64_t slot_of(const Table* t, uint64_t low, uint64_t high) noexcept nogil:
+    """SipHash-1-3 of a tag, brought into the range of slots; who does not know the seed cannot make a long run."""
+    cdef sip_state s
+    cdef uint64_t mixed
+    sip_start(&s, t)
+    s.d ^= low
+    sip_round(&s)
+    s.a ^= low
+    s.d ^= high
+    sip_round(&s)
+    s.a ^= high
+    s.c ^= 0xFF
+    sip_round(&s)
+    sip_round(&s)
+    sip_round(&s)
+    mixed = s.a ^ s.b ^ s.c ^ s.d
+    if t.size <= <uint64_t>0xFFFFFFFF:
+        return ((mixed >> 32) * t.size) >> 32
+    return mixed % t.size
+
+
+cdef inline void make_tag(
+    const Table* t, const uint8_t* key, Py_ssize_t size, Py_ssize_t left, Tag* tag
+) noexcept nogil:
+    """The tag of a key and the slot to begin at; `left` bytes can be read from where the key begins."""
+    cdef sip_state s
+    cdef uint8_t copy[16]
+    if size > SHORT_KEY:
+        sip_start(&s, t)
+        s.b ^= 0xEE
+        sip_bytes(&s, key, size, 0)
+        s.c ^= 0xEE
+        tag.low = sip_last(&s)
+        s.b ^= 0xDD
+        tag.high = sip_last(&s) | <uint64_t>1 << 63
+    else:
+        if left >= 16:
+            tag.low = little64(key)
+            tag.high = little64(key + 8)
+        else:
+            memset(copy, 0, 16)
+            memcpy(copy, key, size)
+            tag.low = little64(copy)
+            tag.high = little64(copy + 8)
+        if size < 8:
+            tag.low &= (<uint64_t>1 << (8 * size)) - 1
+            tag.high = 0
+        else:
+            tag.high &= (<uint64_t>1 << (8 * (size - 8))) - 1
+        tag.high |= <uint64_t>size << 56
+    tag.slot = slot_of(t, tag.low, tag.high)
+
+
+cdef inline bint is_foreign(const Table* t, const Tag* tag) noexcept nogil:
+    """Whether a key is of a part that is left out; asked only where there are parts."""
+    cdef sip_state s
+    sip_start(&s, t)
+    sip_word(&s, tag.low)
+    sip_word(&s, tag.high)
+    return sip_last(&s) % t.shards != t.shard
+
+
+cdef inline key_slot* find_slot(const Table* t, const Tag* tag) noexcept nogil:
+    """The slot of a key, or the empty one where it would go; NULL in a table that has no slots."""
+    cdef uint64_t at = tag.slot, tried
+    cdef key_slot* slot
+    for tried in range(t.size):
+        slot = t.slots + at
+        if slot.stored == 0 or (slot.low == tag.low and slot.high == tag.high):
+            return slot
+        at += 1
+        if at == t.size:
+            at = 0
+    return NULL
+
+
+cdef inline bint put_tag(Table* t, const Tag* tag, int64_t offset) noexcept nogil:
+    cdef key_slot* slot
+    if t.count >= t.capacity:
+        return False
+    slot = find_slot(t, tag)
+    if slot == NULL:
+        return False
+    if slot.stored == 0:
+        slot.low, slot.high = tag.low, tag.high
+        t.count += 1
+    slot.stored = <uint64_t>offset + 1
+    return True
+
+
+cdef inline int64_t get_tag(const Table* t, const Tag* tag) noexcept nogil:
+    cdef key_slot* slot = find_slot(t, tag)
+    return -1 if slot == NULL else <int64_t>(slot.stored - 1)
+
+
+@cython.final
+cdef class KeyTable:
+    """The latest offset of each key, in memory that the caller gives; the twin says what the methods mean."""
+
+    cdef Py_buffer memory
+    cdef Table t
+
+    def __cinit__(self, memory, seed):
+        cdef bytes key = bytes(seed)
+        if len(key) != SEED_BYTES:
+            raise ValueError(f"the seed of a table has {SEED_BYTES} bytes, not {len(key)}")
+        PyObject_GetBuffer(memory, &self.memory, PyBUF_WRITABLE)
+        self.t.slots = <key_slot*>self.memory.buf
+        self.t.size = <uint64_t>self.memory.len // SLOT_BYTES
+        self.t.capacity = self.t.size * 3 // 4
+        self.t.seed_low = little64(<const uint8_t*>PyBytes_AS_STRING(key))
+        self.t.seed_high = little64(<const uint8_t*>PyBytes_AS_STRING(key) + 8)
+        self.clear()
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.memory)  # of a buffer never taken it does nothing
+
+    @property
+    def slots(self):
+        return self.t.size
+
+    @property
+    def capacity(self):
+        return self.t.capacity
+
+    @property
+    def count(self):
+        return self.t.count
+
+    def clear(self):
+        self.t.count = 0
+        self.t.shard, self.t.shards = 0, 1
+        with nogil:
+            memset(self.t.slots, 0, self.t.size * SLOT_BYTES)
+
+    def restrict(self, shard, shards):
+        if not 0 <= shard < shards <= INT32_MAX:
+            raise ValueError(f"there is no part {shard} of {shards}")
+        self.clear()
+        self.t.shard, self.t.shards = shard, shards
+
+    def put(self, key, offset):
+        cdef Tag tag
+        if not 0 <= offset <= INT64_MAX:
+            raise ValueError(f"{offset} is no offset")
+        self.make(key, &tag)
+        if self.t.shards > 1 and is_foreign(&self.t, &tag):
+            return True
+        return put_tag(&self.t, &tag, offset)
+
+    def get(self, key):
+        cdef Tag tag
+        self.make(key, &tag)
+        return get_tag(&self.t, &tag)
+
+    cdef int make(self, key, Tag* tag) except -1:
+        cdef bytes data = bytes(key)
+        make_tag(&self.t, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0, tag)
+        return 0
+
+
+# ---------------------------------------------------------------- the cleaner's batches and records
+
+cdef enum:  # MapEnd, and what only this module knows
+    MAP_END = 0
+    MAP_INCOMPLETE = 1
+    MAP_OTHER = 2
+    MAP_FULL = 3
+    MAP_BAD_CRC = 4
+    MAP_BAD = 5
+    MAP_RANGE = 6
+    MAP_FILLED = 7
+    MAP_MORE = 101  # the stretch has its bytes, and the walk goes on
+
+cdef enum:
+    NOT_PLAIN = 0x37  # attributes: a codec, transactional, control
+    APPEND_TIME = 0x08
+    HORIZON = 0x40
+    KEPT_ATTRIBUTES = 0x7F
+    GROWTH_MAX = 10  # bytes by which re-encoding can lengthen a record
+    RECORD_MIN = 7  # bytes of the smallest record
+    NO_KEY = 1  # flags of an Item
+    TOMBSTONE = 2
+    GOES = 4
+    FOREIGN = 8  # of a part of the keys that is left out
+    STRETCH = 1048576  # bytes that are looked at between two times of holding the GIL
+    LONG_PARSE = 262144  # bytes from which on the GIL is released
+
+cdef struct Item:
+    Tag tag  # of the key
+    int64_t timestamp
+    int64_t offset
+    Py_ssize_t tail  # position of the key's length
+    uint32_t tail_size
+    int32_t offset_delta
+    int flags
+
+cdef struct Items:
+    Item* data
+    Py_ssize_t capacity
+    Py_ssize_t count
+
+cdef struct Batch:
+    Py_ssize_t position
+    Py_ssize_t size
+    int64_t base_offset
+    int64_t last_offset
+    int64_t base_timestamp
+    int64_t max_timestamp
+    int64_t count
+    int attributes
+    bint is_protected
+    Py_ssize_t out_position
+    Py_ssize_t out_size  # 0: dropped
+    bint is_new  # written anew, so it wants a CRC
+
+cdef struct Batches:
+    Batch* data
+    Py_ssize_t capacity
+    Py_ssize_t count
+
+cdef struct Rule:
+    int64_t latest
+    int64_t now
+    int64_t horizon
+    bint drops_unkeyed
+
+cdef struct Counts:  # FilterCounts
+    int64_t batches
+    int64_t records
+    int64_t kept
+    int64_t superseded
+    int64_t expired
+    int64_t tombstones
+    int64_t unkeyed
+    int64_t verbatim
+    int64_t reencoded
+    int64_t emptied
+    int64_t dropped
+    int64_t stamped
+
+cdef PyTypeObject* FILTERED_TYPE = <PyTypeObject*>FilteredBatch
+
+
+cdef int grow_batches(Batches* batches) except -1:
+    cdef Py_ssize_t capacity = max(batches.capacity * 2, 64)
+    cdef Batch* grown = <Batch*>realloc(batches.data, capacity * sizeof(Batch))
+    if grown == NULL:
+        raise MemoryError()
+    batches.data, batches.capacity = grown, capacity
+    return 0
+
+
+cdef int64_t batch_crc(const uint8_t* p, Py_ssize_t size) except -1:
+    """The CRC-32C of a whole batch; most keep the GIL, which to get back takes longer than to sum them up."""
+    # The view ends with the call: the checksum function keeps no reference.
+    return crc32c(PyMemoryView_FromMemory(<char*>p + 21, size - 21, PyBUF_READ), 0, 0 if size < STRETCH else -1)
+
+
+cdef int walk_plain(
+    const uint8_t* buffer, Py_ssize_t* at, Py_ssize_t end, bint has_end, int64_t offset_end, object protected,
+    Batches* batches,
+) except -1:
+    """List the plain batches of a stretch, CRCs checked; why it ends. `at` moves behind them."""
+    cdef Py_ssize_t position = at[0], left, total, stop = position + STRETCH
+    cdef const uint8_t* p
+    cdef int64_t size, base_offset, delta
+    cdef int magic
+    cdef Batch* b
+    batches.count = 0
+    while True:
+        at[0] = position
+        left = end - position
+        if left < UP_TO_MAGIC:
+            return MAP_INCOMPLETE if left > 0 else MAP_END
+        if position >= stop:
+            return MAP_MORE
+        p = buffer + position
+        size = <int32_t>big32(p + 8)
+        magic = p[MAGIC_AT]
+        if magic > 2 or size < smallest(magic):
+            return MAP_BAD
+        total = OVERHEAD + size
+        if total > left:
+            return MAP_INCOMPLETE
+        if magic != 2:
+            return MAP_OTHER
+        base_offset, delta = <int64_t>big64(p), <int32_t>big32(p + 23)
+        if has_end and base_offset >= offset_end:
+            return MAP_RANGE
+        if p[22] & NOT_PLAIN:
+            return MAP_OTHER
+        if batch_crc(p, total) != big32(p + 17):
+            return MAP_BAD_CRC
+        if base_offset < 0 or delta < 0 or base_offset > <int64_t>0x7FFFFFFFFFFFFFFF - delta:
+            return MAP_BAD
+        if batches.count == batches.capacity:
+            grow_batches(batches)
+        b = batches.data + batches.count
+        b.position, b.size = position, total
+        b.base_offset, b.last_offset = base_offset, base_offset + delta
+        b.base_timestamp, b.max_timestamp = <int64_t>big64(p + 27), <int64_t>big64(p + 35)
+        b.count = <int32_t>big32(p + 57)
+        b.attributes = p[22]
+        b.is_protected = protected and b.last_offset in protected
+        b.out_size = 0
+        batches.count += 1
+        position += total
+
+
+cdef int grow_items(Items* items, int64_t count, Py_ssize_t size) noexcept nogil:
+    """Make room for `count` records in `size` bytes; more than fit there are never stored."""
+    cdef Py_ssize_t needed = min(count, <int64_t>(size // RECORD_MIN))
+    cdef Item* grown
+    if needed > items.capacity:
+        needed = max(needed, 256)
+        grown = <Item*>realloc(items.data, needed * sizeof(Item))
+        if grown == NULL:
+            return NO_MEMORY
+        items.data, items.capacity = grown, needed
+    return 0
+
+
+cdef int parse_items(
+    const Table* t, const uint8_t* p, Py_ssize_t* at, Py_ssize_t end, const Batch* b, Items* items
+) noexcept nogil:
+    """Read the records of a batch, which fill `at` to `end`; 0 or a Flaw, and `at` is where it is."""
+    cdef Py_ssize_t position = at[0]
+    cdef int64_t i, offset, previous = -1
+    cdef bint is_append_time = b.attributes & APPEND_TIME
+    cdef Fields f
+    cdef Item* item
+    cdef int flaw
+    items.count = 0
+    if b.count < 0:
+        return COUNT_NEGATIVE
+    if grow_items(items, b.count, end - position):
+        return NO_MEMORY
+    for i in range(b.count):
+        at[0] = position
+        flaw = parse_record(p, position, end, &f)
+        if flaw:
+            return flaw
+        if f.offset_delta <= previous or b.base_offset > <int64_t>0x7FFFFFFFFFFFFFFF - f.offset_delta:
+            return OFFSET_ORDER
+        offset = b.base_offset + f.offset_delta
+        if offset > b.last_offset:
+            return OFFSET_ORDER
+        previous = f.offset_delta
+        item = items.data + i
+        item.offset, item.offset_delta = offset, <int32_t>f.offset_delta
+        item.timestamp = b.max_timestamp
+        if not is_append_time:
+            item.timestamp = <int64_t>(<uint64_t>b.base_timestamp + <uint64_t>f.timestamp_delta)
+        item.tail, item.tail_size = f.tail, <uint32_t>(f.end - f.tail)
+        item.flags = NO_KEY
+        if f.key_size >= 0:
+            item.flags = 0 if f.value_size >= 0 else TOMBSTONE
+            make_tag(t, p + f.key, f.key_size, end - f.key, &item.tag)
+            if t.shards > 1 and is_foreign(t, &item.tag):
+                item.flags |= FOREIGN
+            # The first two slots that will be looked at, which need not share a cache line.
+            __builtin_prefetch(t.slots + item.tag.slot)
+            __builtin_prefetch(<const uint8_t*>(t.slots + item.tag.slot + 2) - 1)
+        position = f.end
+    at[0] = position
+    if position != end:
+        return BYTES_LEFT
+    items.count = b.count
+    return 0
+
+
+cdef int read_items(Table* t, Py_buffer* view, const Batch* b, Items* items) except -1:
+    """Read the decompressed records of one batch. Raises InvalidRecordError."""
+    cdef Py_ssize_t position = 0
+    cdef int flaw
+    if view.len < LONG_PARSE:
+        flaw = parse_items(t, <const uint8_t*>view.buf, &position, view.len, b, items)
+    else:
+        with nogil:
+            flaw = parse_items(t, <const uint8_t*>view.buf, &position, view.len, b, items)
+    if flaw:
+        raise flaw_error(flaw, position)
+    return 0
+
+
+cdef Batch read_batch(header, int64_t count) except *:
+    """What a header says of its batch, for records that come by themselves. Raises InvalidRecordError."""
+    cdef Batch b
+    last_offset = header.base_offset + header.last_offset_delta
+    if header.base_offset < 0 or header.last_offset_delta < 0 or last_offset > INT64_MAX:
+        raise flaw_error(OFFSET_ORDER, 0)
+    b.base_offset, b.last_offset = header.base_offset, last_offset
+    b.base_timestamp, b.max_timestamp = header.base_timestamp, header.max_timestamp
+    b.attributes = header.attributes & 0xFF
+    b.count = count
+    b.is_protected = False
+    return b
+
+
+# ---------------------------------------------------------------- the map
+
+cdef struct MapSums:
+    int64_t latest
+    int64_t records
+    int64_t unkeyed
+
+
+def map_plain_batches(
+    KeyTable table not None, buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset_min, int64_t offset_end
+):
+    cdef Py_buffer view
+    cdef Table* t = &table.t
+    cdef Batches batches
+    cdef Items items
+    cdef MapSums sums
+    cdef const uint8_t* p
+    cdef Py_ssize_t after
+    cdef int status, stopped
+    memset(&batches, 0, sizeof(Batches))
+    memset(&items, 0, sizeof(Items))
+    sums.latest, sums.records, sums.unkeyed = -1, 0, 0
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if start < 0:
+            raise ValueError(NEGATIVE)
+        p, end = <const uint8_t*>view.buf, min(end, view.len)
+        status = MAP_MORE
+        while status == MAP_MORE:
+            after = start
+            status = walk_plain(p, &after, end, True, offset_end, None, &batches)
+            if after - start < LONG_PARSE:
+                stopped = map_batches(t, p, &batches, offset_min, offset_end, &items, &sums, &start)
+            else:
+                with nogil:
+                    stopped = map_batches(t, p, &batches, offset_min, offset_end, &items, &sums, &start)
+            if stopped == NO_MEMORY:
+                raise MemoryError()
+            if stopped:
+                status = stopped
+        return start, sums.latest, sums.records, sums.unkeyed, status
+    finally:
+        free(items.data)
+        free(batches.data)
+        PyBuffer_Release(&view)
+
+
+cdef int map_batches(
+    Table* t, const uint8_t* p, const Batches* batches, int64_t offset_min, int64_t offset_end, Items* items,
+    MapSums* sums, Py_ssize_t* at,
+) noexcept nogil:
+    """Put batch after batch and move `at` behind them; 0, or why it stops before one."""
+    cdef Py_ssize_t i, position
+    cdef const Batch* b
+    cdef int flaw
+    for i in range(batches.count):
+        b = batches.data + i
+        position = b.position + HEADER_V2
+        flaw = parse_items(t, p, &position, b.position + b.size, b, items)
+        if flaw:
+            return NO_MEMORY if flaw == NO_MEMORY else MAP_BAD
+        if not put_items(t, items, offset_min, offset_end, sums):
+            return MAP_FULL
+        if b.last_offset >= offset_min:
+            sums.latest = max(sums.latest, min(b.last_offset, offset_end - 1))
+        at[0] = b.position + b.size
+    return 0
+
+
+cdef bint put_items(
+    Table* t, const Items* items, int64_t offset_min, int64_t offset_end, MapSums* sums
+) noexcept nogil:
+    """Put the keys of one batch; False once the table is full."""
+    cdef Py_ssize_t i
+    cdef const Item* item
+    for i in range(items.count):
+        item = items.data + i
+        if not offset_min <= item.offset < offset_end:
+            continue
+        if item.flags & NO_KEY:
+            sums.unkeyed += 1
+        else:
+            if not item.flags & FOREIGN and not put_tag(t, &item.tag, item.offset):
+                return False
+            sums.latest = max(sums.latest, item.offset)
+        sums.records += 1
+    return True
+
+
+def map_records(
+    KeyTable table not None, payload, int64_t count, int64_t base_offset, int64_t offset_min, int64_t offset_end
+):
+    cdef Py_buffer view
+    cdef Table* t = &table.t
+    cdef Batch b
+    cdef Items items
+    cdef MapSums sums
+    cdef bint is_full
+    memset(&items, 0, sizeof(Items))
+    memset(&b, 0, sizeof(Batch))
+    b.base_offset, b.last_offset, b.count = base_offset, INT64_MAX, count
+    sums.latest, sums.records, sums.unkeyed = -1, 0, 0
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        if base_offset < 0:
+            raise flaw_error(OFFSET_ORDER, 0)
+        read_items(t, &view, &b, &items)
+        is_full = not put_items(t, &items, offset_min, offset_end, &sums)
+        return sums.latest, sums.records, sums.unkeyed, is_full
+    finally:
+        free(items.data)
+        PyBuffer_Release(&view)
+
+
+# ---------------------------------------------------------------- the filter
+
+cdef struct Outcome:
+    int64_t kept
+    int64_t base_timestamp
+    int64_t max_timestamp
+    bint is_verbatim
+    bint is_stamped
+    bint is_emptied
+
+
+cdef Rule read_rule(rule) except *:
+    cdef Rule r
+    r.latest, r.now, r.horizon, r.drops_unkeyed = rule.latest, rule.now_ms, rule.new_horizon_ms, rule.drops_unkeyed
+    return r
+
+
+def filter_plain_batches(
+    KeyTable table not None, buffer, Py_ssize_t start, Py_ssize_t end, out, Py_ssize_t out_start, rule
+):
+    cdef Py_buffer view, room
+    cdef Table* t = &table.t
+    cdef Batches batches
+    cdef Items items
+    cdef Counts counts
+    cdef Rule r = read_rule(rule)
+    cdef const uint8_t* p
+    cdef Py_ssize_t after
+    cdef int status, stopped
+    cdef list written = []
+    protected = rule.protected
+    memset(&batches, 0, sizeof(Batches))
+    memset(&items, 0, sizeof(Items))
+    memset(&counts, 0, sizeof(Counts))
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(out, &room, PyBUF_WRITABLE)
+        try:
+            if start < 0 or out_start < 0:
+                raise ValueError(NEGATIVE)
+            p, end = <const uint8_t*>view.buf, min(end, view.len)
+            status = MAP_MORE
+            while status == MAP_MORE:
+                after = start
+                status = walk_plain(p, &after, end, False, 0, protected, &batches)
+                if after - start < LONG_PARSE:
+                    stopped = filter_batches(t, p, &batches, &r, &items, &counts, &room, &start, &out_start)
+                else:
+                    with nogil:
+                        stopped = filter_batches(t, p, &batches, &r, &items, &counts, &room, &start, &out_start)
+                if stopped == NO_MEMORY:
+                    raise MemoryError()
+                if stopped:
+                    status = stopped
+                finish_batches(<uint8_t*>room.buf, &batches, written)
+            return start, out_start, written, make_counts(&counts), status
+        finally:
+            PyBuffer_Release(&room)
+    finally:
+        free(items.data)
+        free(batches.data)
+        PyBuffer_Release(&view)
+
+
+cdef int filter_batches(
+    const Table* t, const uint8_t* p, Batches* batches, const Rule* rule, Items* items, Counts* counts, Py_buffer* room,
+    Py_ssize_t* at, Py_ssize_t* out_at,
+) noexcept nogil:
+    """Write what stays of batch after batch and move both positions behind it; 0, or why it stops before one."""
+    cdef uint8_t* out = <uint8_t*>room.buf
+    cdef Py_ssize_t i, position
+    cdef Outcome outcome
+    cdef Batch* b
+    cdef int flaw
+    for i in range(batches.count):
+        b = batches.data + i
+        position = b.position + HEADER_V2
+        flaw = parse_items(t, p, &position, b.position + b.size, b, items)
+        if flaw:
+            return NO_MEMORY if flaw == NO_MEMORY else MAP_BAD
+        if b.size + GROWTH_MAX * b.count > room.len - out_at[0]:
+            return MAP_FILLED
+        decide(t, items, b, rule, &outcome, counts)
+        b.out_position, b.is_new, b.max_timestamp = out_at[0], not outcome.is_verbatim, outcome.max_timestamp
+        if outcome.is_verbatim:
+            memmove(out + out_at[0], p + b.position, b.size)
+            b.out_size = b.size
+        elif outcome.kept or outcome.is_emptied:
+            b.out_size = write_batch(out + out_at[0], p, b, items, &outcome)
+        out_at[0] += b.out_size
+        at[0] = b.position + b.size
+    return 0
+
+
+cdef void decide(
+    const Table* t, Items* items, const Batch* b, const Rule* rule, Outcome* outcome, Counts* counts
+) noexcept nogil:
+    """Mark the records that go and say what becomes of their batch (CLEANER §4.3)."""
+    cdef bint has_horizon = b.attributes & HORIZON
+    cdef bint is_past = has_horizon and b.base_timestamp <= rule.now
+    cdef int64_t tombstones = 0, first = 0, newest = 0
+    cdef Py_ssize_t i
+    cdef Item* item
+    outcome.kept = 0
+    for i in range(items.count):
+        item = items.data + i
+        if item.offset <= rule.latest:
+            if item.flags & NO_KEY:
+                counts.unkeyed += 1
+                if rule.drops_unkeyed:
+                    item.flags |= GOES
+                    continue
+            elif item.offset < get_tag(t, &item.tag):
+                counts.superseded += 1
+                item.flags |= GOES
+                continue
+            elif is_past and item.flags & TOMBSTONE:
+                counts.expired += 1
+                item.flags |= GOES
+                continue
+        tombstones += (item.flags & TOMBSTONE) != 0
+        if outcome.kept == 0:
+            first = newest = item.timestamp
+        newest = max(newest, item.timestamp)
+        outcome.kept += 1
+    outcome.is_stamped = not has_horizon and tombstones > 0 and b.last_offset <= rule.latest
+    outcome.is_verbatim = (
+        outcome.kept == items.count and not outcome.is_stamped and (items.count > 0 or b.is_protected)
+    )
+    outcome.is_emptied = outcome.kept == 0 and not outcome.is_verbatim and b.is_protected
+    outcome.max_timestamp = b.max_timestamp if outcome.is_verbatim or outcome.kept == 0 else newest
+    if outcome.is_verbatim or (has_horizon and outcome.kept):
+        outcome.base_timestamp = b.base_timestamp
+    else:
+        outcome.base_timestamp = -1 if outcome.kept == 0 else rule.horizon if outcome.is_stamped else first
+    counts.batches += 1
+    counts.records += items.count
+    counts.kept += outcome.kept
+    counts.tombstones += tombstones
+    counts.stamped += outcome.is_stamped
+    if outcome.is_verbatim:
+        counts.verbatim += 1
+    elif outcome.kept:
+        counts.reencoded += 1
+    elif outcome.is_emptied:
+        counts.emptied += 1
+    else:
+        counts.dropped += 1
+
+
+cdef Py_ssize_t write_batch(
+    uint8_t* out, const uint8_t* p, const Batch* b, const Items* items, const Outcome* outcome
+) noexcept nogil:
+    """Write a batch of the records that stay, without its CRC; its size (CLEANER §4.7)."""
+    cdef int attributes = b.attributes & (KEPT_ATTRIBUTES if outcome.kept else APPEND_TIME)
+    cdef Py_ssize_t size
+    if outcome.is_stamped:
+        attributes |= HORIZON
+    size = write_items(out + HEADER_V2, p, items, outcome.base_timestamp) + HEADER_V2
+    memcpy(out, p + b.position, HEADER_V2)
+    put_big(out + 8, size - OVERHEAD, 4)
+    put_big(out + 21, attributes, 2)
+    put_big(out + 27, outcome.base_timestamp, 8)
+    put_big(out + 35, outcome.max_timestamp, 8)
+    put_big(out + 57, outcome.kept, 4)
+    return size
+
+
+cdef Py_ssize_t write_items(uint8_t* out, const uint8_t* p, const Items* items, int64_t base) noexcept nogil:
+    """Write the records that stay with deltas against `base`; how many bytes they take."""
+    cdef uint8_t start[16]
+    cdef uint8_t* begin = out
+    cdef const Item* item
+    cdef Py_ssize_t i, size
+    start[0] = 0  # attributes
+    for i in range(items.count):
+        item = items.data + i
+        if item.flags & GOES:
+            continue
+        size = 1 + put_varint(start + 1, <int64_t>(<uint64_t>item.timestamp - <uint64_t>base), True)
+        size += put_varint(start + size, item.offset_delta, False)
+        out += put_varint(out, size + item.tail_size, False)
+        memcpy(out, start, size)
+        memcpy(out + size, p + item.tail, item.tail_size)
+        out += size + item.tail_size
+    return out - begin
+
+
+cdef Py_ssize_t measure_items(const Items* items, int64_t base) noexcept nogil:
+    """How many bytes `write_items` will write."""
+    cdef Py_ssize_t i, size, total = 0
+    cdef const Item* item
+    for i in range(items.count):
+        item = items.data + i
+        if not item.flags & GOES:
+            size = 1 + varint_size(<int64_t>(<uint64_t>item.timestamp - <uint64_t>base))
+            size += varint_size(item.offset_delta) + item.tail_size
+            total += varint_size(size) + size
+    return total
+
+
+cdef int finish_batches(uint8_t* out, const Batches* batches, list written) except -1:
+    """Set the CRCs of the batches that are new, and list all that were written."""
+    cdef Py_ssize_t i, j
+    cdef const Batch* b
+    cdef uint8_t* p
+    cdef int64_t values[5]
+    for i in range(batches.count):
+        b = batches.data + i
+        if not b.out_size:
+            continue
+        if b.is_new:
+            p = out + b.out_position
+            put_big(p + 17, batch_crc(p, b.out_size), 4)
+        values[0], values[1], values[2], values[3] = b.out_position, b.out_size, b.base_offset, b.last_offset
+        values[4] = b.max_timestamp
+        written.append(make_named(FILTERED_TYPE, values, 5))
+    return 0
+
+
+cdef object make_counts(const Counts* c):
+    return FilterCounts(
+        c.batches, c.records, c.kept, c.superseded, c.expired, c.tombstones, c.unkeyed, c.verbatim, c.reencoded,
+        c.emptied, c.dropped, c.stamped,
+    )
+
+
+def filter_records(KeyTable table not None, payload, int64_t count, header, rule):
+    cdef Py_buffer view
+    cdef Table* t = &table.t
+    cdef Rule r = read_rule(rule)
+    cdef Batch b = read_batch(header, count)
+    cdef Items items
+    cdef Counts counts
+    cdef Outcome outcome
+    cdef bytes kept = None
+    b.is_protected = b.last_offset in rule.protected
+    memset(&items, 0, sizeof(Items))
+    memset(&counts, 0, sizeof(Counts))
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        read_items(t, &view, &b, &items)
+        decide(t, &items, &b, &r, &outcome, &counts)
+        if not outcome.is_verbatim:
+            kept = PyBytes_FromStringAndSize(NULL, measure_items(&items, outcome.base_timestamp))
+            write_items(<uint8_t*>PyBytes_AS_STRING(kept), <const uint8_t*>view.buf, &items, outcome.base_timestamp)
+        return (
+            kept, outcome.kept, outcome.base_timestamp, outcome.max_timestamp, outcome.is_stamped, make_counts(&counts)
+        )
+    finally:
+        free(items.data)
+        PyBuffer_Release(&view)
+
+
+# ---------------------------------------------------------------- the digest
+
+cdef struct DigestSums:
+    int64_t values
+    int64_t tombstones
+    int64_t superseded
+    uint64_t digest
+
+
+def digest_plain_batches(
+    KeyTable table not None, buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset_end
+):
+    cdef Py_buffer view
+    cdef Table* t = &table.t
+    cdef Batches batches
+    cdef Items items
+    cdef DigestSums sums
+    cdef const uint8_t* p
+    cdef Py_ssize_t after
+    cdef int status, stopped
+    memset(&batches, 0, sizeof(Batches))
+    memset(&items, 0, sizeof(Items))
+    memset(&sums, 0, sizeof(DigestSums))
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if start < 0:
+            raise ValueError(NEGATIVE)
+        p, end = <const uint8_t*>view.buf, min(end, view.len)
+        status = MAP_MORE
+        while status == MAP_MORE:
+            after = start
+            status = walk_plain(p, &after, end, True, offset_end, None, &batches)
+            if after - start < LONG_PARSE:
+                stopped = digest_batches(t, p, &batches, offset_end, &items, &sums, &start)
+            else:
+                with nogil:
+                    stopped = digest_batches(t, p, &batches, offset_end, &items, &sums, &start)
+            if stopped == NO_MEMORY:
+                raise MemoryError()
+            if stopped:
+                status = stopped
+        return start, sums.values, sums.tombstones, sums.superseded, sums.digest, status
+    finally:
+        free(items.data)
+        free(batches.data)
+        PyBuffer_Release(&view)
+
+
+cdef int digest_batches(
+    const Table* t, const uint8_t* p, const Batches* batches, int64_t offset_end, Items* items, DigestSums* sums,
+    Py_ssize_t* at,
+) noexcept nogil:
+    """Sum up batch after batch and move `at` behind them; 0, or why it stops before one."""
+    cdef Py_ssize_t i, position
+    cdef const Batch* b
+    cdef int flaw
+    for i in range(batches.count):
+        b = batches.data + i
+        position = b.position + HEADER_V2
+        flaw = parse_items(t, p, &position, b.position + b.size, b, items)
+        if flaw:
+            return NO_MEMORY if flaw == NO_MEMORY else MAP_BAD
+        digest_items(t, p, items, offset_end, sums)
+        at[0] = b.position + b.size
+    return 0
+
+
+cdef void digest_items(
+    const Table* t, const uint8_t* p, const Items* items, int64_t offset_end, DigestSums* sums
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef const Item* item
+    cdef sip_state s
+    for i in range(items.count):
+        item = items.data + i
+        if item.flags & (NO_KEY | FOREIGN) or item.offset >= offset_end:
+            continue
+        if get_tag(t, &item.tag) != item.offset:
+            sums.superseded += 1
+        elif item.flags & TOMBSTONE:
+            sums.tombstones += 1
+        else:
+            sums.values += 1
+            sip_start(&s, t)
+            sip_word(&s, <uint64_t>item.offset)
+            sip_word(&s, <uint64_t>item.timestamp)
+            sip_bytes(&s, p + item.tail, item.tail_size, 16)
+            s.c ^= 0xFF
+            sums.digest += sip_last(&s)
+
+
+def digest_records(KeyTable table not None, payload, int64_t count, header, int64_t offset_end):
+    cdef Py_buffer view
+    cdef Table* t = &table.t
+    cdef Batch b = read_batch(header, count)
+    cdef Items items
+    cdef DigestSums sums
+    memset(&items, 0, sizeof(Items))
+    memset(&sums, 0, sizeof(DigestSums))
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        read_items(t, &view, &b, &items)
+        digest_items(t, <const uint8_t*>view.buf, &items, offset_end, &sums)
+        return sums.values, sums.tombstones, sums.superseded, sums.digest
+    finally:
+        free(items.data)
+        PyBuffer_Release(&view)

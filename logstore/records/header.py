@@ -107,6 +107,7 @@ class Flaw(enum.IntEnum):
     RECORD_SLACK = 7
     BYTES_LEFT = 8
     COUNT_NEGATIVE = 9
+    OFFSET_ORDER = 10  # only cleaning asks
 
 
 FLAW_REASONS: dict[int, str] = {
@@ -119,6 +120,7 @@ FLAW_REASONS: dict[int, str] = {
     Flaw.RECORD_SLACK: "the fields of a record do not fill its length",
     Flaw.BYTES_LEFT: "bytes are left after the last record of the batch",
     Flaw.COUNT_NEGATIVE: "the batch header claims a negative number of records",
+    Flaw.OFFSET_ORDER: "the offset of a record does not follow the one before, or is beyond its batch",
 }
 
 
@@ -150,3 +152,63 @@ class LineStyle(NamedTuple):
     prefix: bytes
     middle: bytes
     suffix: bytes
+
+
+class MapEnd(enum.IntEnum):
+    """Why a walk of the cleaner over plain batches stopped where it did."""
+
+    END = 0  # exactly at the end of the buffer
+    INCOMPLETE = 1  # the buffer ends inside a batch
+    OTHER = 2  # a batch for the caller: of format v0 or v1, compressed, transactional or control; its CRC is unchecked
+    FULL = 3  # the table is full; keys of this batch may already be in it
+    BAD_CRC = 4  # the bytes are not those the CRC was made of
+    BAD = 5  # a size, a magic, a count or records that cannot be
+    RANGE = 6  # the batch begins at the end of the range or behind it
+    FILLED = 7  # what comes of the next batch might not fit into the output
+
+
+class FilterRule(NamedTuple):
+    """What decides which records stay (CLEANER §4.3).
+
+    Records with offsets above `latest` stay whatever they are. A tombstone goes once the delete horizon of its batch is
+    at most `now_ms`; where a kept one has none, `new_horizon_ms` is stamped, but only in batches that end at or below
+    `latest` (CLEANER §4.9, Q1). `protected` are the last offsets of batches that stay even without records.
+    """
+
+    latest: int
+    now_ms: int
+    new_horizon_ms: int
+    protected: frozenset[int]
+    drops_unkeyed: bool
+
+
+class FilteredBatch(NamedTuple):
+    """A batch that filtering has written: where in the output, and what indexes want to know of it."""
+
+    position: int
+    size: int
+    base_offset: int
+    last_offset: int
+    max_timestamp: int
+
+
+class FilterCounts(NamedTuple):
+    """What filtering did.
+
+    Each record is one of `kept`, `superseded` and `tombstones_expired`, or was dropped for having no key. `unkeyed` are
+    those without a key up to `latest`, dropped or not; `tombstones_kept` are among the kept. Each batch is one of
+    `verbatim`, `reencoded`, `emptied` and `dropped`; `stamped` are among the re-encoded.
+    """
+
+    batches: int
+    records: int
+    kept: int
+    superseded: int
+    tombstones_expired: int
+    tombstones_kept: int
+    unkeyed: int
+    verbatim: int
+    reencoded: int
+    emptied: int
+    dropped: int
+    stamped: int

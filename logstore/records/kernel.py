@@ -32,8 +32,19 @@ def _pick() -> tuple[ModuleType, str]:
 
 
 _kernel, KERNEL_NAME = _pick()
+# In plain Python, the cleaner's part is a module of its own.
+_cleaning = _kernel if KERNEL_NAME == "compiled" else importlib.import_module("logstore.records._cleaning_py")
 
 if TYPE_CHECKING:
+    from logstore.records._cleaning_py import (
+        KeyTable,
+        digest_plain_batches,
+        digest_records,
+        filter_plain_batches,
+        filter_records,
+        map_plain_batches,
+        map_records,
+    )
     from logstore.records._kernel_py import (
         Record,
         check_records,
@@ -52,6 +63,13 @@ if TYPE_CHECKING:
         walk_batches,
     )
 else:
+    KeyTable = _cleaning.KeyTable
+    digest_plain_batches = _cleaning.digest_plain_batches
+    digest_records = _cleaning.digest_records
+    filter_plain_batches = _cleaning.filter_plain_batches
+    filter_records = _cleaning.filter_records
+    map_plain_batches = _cleaning.map_plain_batches
+    map_records = _cleaning.map_records
     Record = _kernel.Record
     check_records = _kernel.check_records
     decode_at = _kernel.decode_at
@@ -70,19 +88,26 @@ else:
 
 __all__ = [
     "KERNEL_NAME",
+    "KeyTable",
     "Record",
     "check_records",
     "decode_at",
     "decode_plain_batches",
     "decode_records",
+    "digest_plain_batches",
+    "digest_records",
     "encode_plain_batch",
     "encode_records",
+    "filter_plain_batches",
+    "filter_records",
     "find_batch",
     "find_candidate",
     "find_record",
     "floor_entry",
     "format_body",
     "format_records",
+    "map_plain_batches",
+    "map_records",
     "parse_header",
     "walk_batches",
 ]

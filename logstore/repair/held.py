@@ -148,6 +148,16 @@ class HeldDirectory:
             bases = {identity: _active_base(self._fs, partition, offset)}
             self._clamp((names.RECOVERY_POINT_CHECKPOINT, *_LOWERED), {identity: Ends(offset, offset)}, bases)
 
+    def raise_start(self, partition: Path, offset: int) -> None:
+        """Let the checkpoint of log starts say `offset` of a partition, durably, before files below it go."""
+        identity, starts = _identity(partition), self._load(names.LOG_START_CHECKPOINT)
+        if self.is_broker and identity is not None and (starts or {}).get(identity, 0) < offset:
+            self._save(names.LOG_START_CHECKPOINT, starts, {**(starts or {}), identity: offset})
+
+    def high_watermark(self, partition: Path) -> int | None:
+        """What the checkpoint of its broker says is replicated of a partition, as `high_watermark_of`."""
+        return high_watermark_of(self._fs, self.path, partition) if self.is_broker else None
+
     def record(self, partition: Path, ends: Ends) -> None:
         """Note that a log is complete and on disk up to its end; `finish` writes it down."""
         if self.is_broker:
@@ -211,13 +221,7 @@ class HeldDirectory:
                 self._save(name, before, {**(before or {}), **lowered})
 
     def _load(self, name: str) -> dict[TopicPartition, int] | None:
-        """A checkpoint; None where there is none that can be read, as for a broker."""
-        place = self.path / name
-        if not self._fs.exists(place):
-            return None
-        with contextlib.suppress(CorruptCheckpointError):
-            return parse_offset_checkpoint(_read(self._fs, place))
-        return None
+        return _load(self._fs, self.path / name)
 
     def _save(
         self, name: str, before: Mapping[TopicPartition, int] | None, offsets: Mapping[TopicPartition, int]
@@ -228,6 +232,27 @@ class HeldDirectory:
         if before is None and self._fs.exists(place):
             self._fs.rename(place, place.with_name(f".{name}.aside"))
         replace_atomically(self._fs, place, format_offset_checkpoint(offsets))
+
+
+def high_watermark_of(fs: FileSystem, log_directory: Path, partition: Path) -> int | None:
+    """What the checkpoint in a broker's log directory says is replicated of a partition; None where nothing says.
+
+    It is 0 where the checkpoint cannot be read, as for a broker. Raises OSError.
+    """
+    place, identity = log_directory / names.HIGH_WATERMARK_CHECKPOINT, _identity(partition)
+    if identity is None or not fs.exists(place):
+        return None
+    marks = _load(fs, place)
+    return 0 if marks is None else marks.get(identity)
+
+
+def _load(fs: FileSystem, place: Path) -> dict[TopicPartition, int] | None:
+    """A checkpoint; None where there is none that can be read, as for a broker."""
+    if not fs.exists(place):
+        return None
+    with contextlib.suppress(CorruptCheckpointError):
+        return parse_offset_checkpoint(_read(fs, place))
+    return None
 
 
 def _lock(fs: FileSystem, directory: Path, locks: list[FileLock], made: list[Path]) -> None:

@@ -90,13 +90,18 @@ def opened(
 @contextlib.contextmanager
 def taken(
     held: HeldDirectory, partition: Path, config: LogConfig | None = None, *, clock: Clock | None = None,
-    cut_damage: bool = False,
+    cut_damage: bool = False, replicated: bool = False,
 ) -> Iterator[Log]:  # fmt: skip
-    """Open the log of a partition that is held; at the end its log directory's checkpoints tell what became of it."""
+    """Open the log of a partition that is held; at the end its log directory's checkpoints tell what became of it.
+
+    `replicated`: who opens it sets the high watermark.
+    """
     held.begin()
     try:
         damage: Literal["refuse", "cut"] = "cut" if cut_damage else "refuse"
-        log = Log.open(partition, config, fs=held.fs, clock=clock or SystemClock(), damage=damage)
+        log = Log.open(
+            partition, config, fs=held.fs, clock=clock or SystemClock(), damage=damage, replicated=replicated
+        )
     except DamagedLogError:
         held.finish(is_clean=held.was_clean)  # nothing was changed
         raise

@@ -1,15 +1,26 @@
-"""The settings of a log: Kafka's defaults, ranges and text forms, and an error that names what is wrong."""
+"""The settings of a log and of the cleaner: Kafka's defaults, ranges and text forms, errors that name what is wrong."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logstore.config import INT32_MAX, INT64_MAX, SETTINGS, LogConfig, config_table, dotted_name
+from logstore.config import (
+    CLEANER_SETTINGS,
+    INT32_MAX,
+    INT64_MAX,
+    SETTINGS,
+    CleanerConfig,
+    LogConfig,
+    cleaner_config_table,
+    config_table,
+    dotted_name,
+)
 
 bounded = settings(deadline=None, database=None)
 
@@ -128,6 +139,7 @@ def test_what_kafkas_own_test_refuses_is_refused() -> None:
 
 
 @pytest.mark.kafka("CONFIG-02")
+@pytest.mark.kafka("CLEAN-44")
 def test_a_minimum_compaction_lag_above_the_maximum_is_refused() -> None:
     message = refusal(min_compaction_lag_ms=200, max_compaction_lag_ms=100)
     assert message == "min.compaction.lag.ms is 200; its range is: at most max.compaction.lag.ms, which is 100"
@@ -294,3 +306,93 @@ def test_the_table_has_a_row_for_each_setting() -> None:
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert {name.strip("`"): default for name, _, default, _, _ in cells} == DEFAULTS
     assert all(meaning.endswith(".") and bounds and kind for _, kind, _, bounds, meaning in cells)
+
+
+# ---- the cleaner's; CLEANER §6
+
+CLEANER_DEFAULTS = {
+    "log.cleaner.threads": "1",
+    "log.cleaner.io.max.bytes.per.second": "1.7976931348623157e+308",
+    "log.cleaner.dedupe.buffer.size": "134217728",
+    "log.cleaner.io.buffer.size": "524288",
+    "log.cleaner.io.buffer.load.factor": "0.9",
+    "log.cleaner.backoff.ms": "15000",
+}
+
+
+def refusal_of_the_cleaner(name: str, text: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        CleanerConfig.from_kafka({name: text})
+    return str(caught.value)
+
+
+def test_the_cleaners_defaults_are_kafkas() -> None:
+    assert CleanerConfig().to_kafka() == CLEANER_DEFAULTS
+    assert CleanerConfig.from_kafka(CLEANER_DEFAULTS) == CleanerConfig() == CleanerConfig.from_kafka({})
+    assert list(CLEANER_SETTINGS) == list(CLEANER_DEFAULTS)
+
+
+def test_the_cleaners_settings_are_read_as_kafka_reads_them() -> None:
+    texts = {
+        "log.cleaner.threads": " 4 ",
+        "log.cleaner.io.max.bytes.per.second": "1.7976931348623157E308",
+        "log.cleaner.dedupe.buffer.size": "268435456",
+        "log.cleaner.backoff.ms": "0",
+    }
+    assert CleanerConfig.from_kafka(texts) == CleanerConfig(threads=4, dedupe_buffer_size=268435456, backoff_ms=0)
+    assert CleanerConfig(io_max_bytes_per_second=math.inf).io_max_bytes_per_second == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.cleaner.threads", "-1"),
+        ("log.cleaner.threads", "1.5"),
+        ("log.cleaner.io.max.bytes.per.second", "0"),
+        ("log.cleaner.io.max.bytes.per.second", "NaN"),
+        ("log.cleaner.dedupe.buffer.size", "0"),
+        ("log.cleaner.io.buffer.size", "-1"),
+        ("log.cleaner.io.buffer.size", "2147483648"),
+        ("log.cleaner.io.buffer.load.factor", "1.1"),
+        ("log.cleaner.backoff.ms", "-1"),
+    ],
+)
+def test_a_value_that_is_none_of_the_cleaners_is_refused(name: str, text: str) -> None:
+    message = refusal_of_the_cleaner(name, text)
+    assert message.startswith(f"{name} is ") and CLEANER_SETTINGS[name].range in message
+
+
+def test_each_thread_of_the_cleaner_has_more_than_a_mebibyte_for_its_map() -> None:
+    assert refusal_of_the_cleaner("log.cleaner.dedupe.buffer.size", "1048576") == (
+        "log.cleaner.dedupe.buffer.size is 1048576; its range is: more than 1048576 for each of log.cleaner.threads, "
+        "which is 1"
+    )
+    assert CleanerConfig(threads=2, dedupe_buffer_size=2 * 1048577).map_memory == 1048577
+    with pytest.raises(ValueError, match="which is 2"):
+        CleanerConfig(threads=2, dedupe_buffer_size=2 * 1048577 - 1)
+
+
+def test_a_map_is_at_most_two_gibibytes_and_no_threads_are_reckoned_as_one() -> None:
+    assert CleanerConfig(threads=2, dedupe_buffer_size=1 << 40).map_memory == INT32_MAX
+    assert CleanerConfig(threads=0, dedupe_buffer_size=1 << 21).map_memory == 1 << 21
+
+
+def test_a_setting_that_is_none_of_the_cleaners_is_refused_with_what_to_do() -> None:
+    assert "set min.cleanable.dirty.ratio of the log" in refusal_of_the_cleaner("log.cleaner.min.cleanable.ratio", "1")
+    assert "is started" in refusal_of_the_cleaner("log.cleaner.enable", "true")
+    message = refusal_of_the_cleaner("log.cleaner.thread", "1")
+    assert message == "'log.cleaner.thread' is no setting of the log cleaner; the nearest is log.cleaner.threads"
+
+
+def test_a_value_of_the_cleaner_of_another_type_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"^log\.cleaner\.threads is '1', which is not of its type, int"):
+        CleanerConfig(threads="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^log\.cleaner\.threads is 1, which is not a text"):
+        CleanerConfig.from_kafka({"log.cleaner.threads": 1})  # type: ignore[dict-item]
+
+
+def test_the_cleaners_table_has_a_row_for_each_setting() -> None:
+    header, _, *rows = cleaner_config_table().splitlines()
+    assert header == "| Name | Type | Default | Range | Meaning |"
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert {name.strip("`"): default for name, _, default, _, _ in cells} == CLEANER_DEFAULTS

@@ -76,17 +76,17 @@ def test_what_fails_while_opening_gives_the_locks_back(disk: Disk) -> None:
 
 
 def test_nothing_is_known_of_a_directory_without_small_files(disk: Disk) -> None:
-    assert facts(disk) == (None, None, 0, False, True)
+    assert facts(disk) == (None, None, 0, False, True, None)
 
 
 def test_what_an_open_log_has_written_is_known(disk: Disk) -> None:
     hold = PartitionHold.take(disk.fs, PLACE)
     hold.write_state(42, 7)
-    assert facts(disk.copy("nothing")) == (None, 42, 7, False, True)
+    assert facts(disk.copy("nothing")) == (None, 42, 7, False, True, None)
     hold.mark_clean(50)
-    assert facts(disk.copy("nothing")) == (50, 42, 7, False, True)
+    assert facts(disk.copy("nothing")) == (50, 42, 7, False, True, None)
     hold.begin()
-    assert facts(disk.copy("nothing")) == (None, 42, 7, False, True)
+    assert facts(disk.copy("nothing")) == (None, 42, 7, False, True, None)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_an_open_log_has_written_is_known(disk: Disk) -> None:
 )  # fmt: skip
 def test_a_state_that_cannot_be_read_says_nothing(disk: Disk, content: str) -> None:
     disk.write(STATE, content.encode("latin-1"))
-    assert facts(disk) == (None, None, 0, False, True)
+    assert facts(disk) == (None, None, 0, False, True, None)
     segments().save(disk)
     assert offsets(disk.open()) == list(range(24))
 
@@ -112,30 +112,30 @@ def test_a_mark_that_cannot_be_read_is_none(disk: Disk, content: bytes) -> None:
 
 def test_a_brokers_checkpoints_speak_of_the_partition_in_its_log_directory(disk: Disk) -> None:
     disk.broker(recovery_point=42, log_start=7)
-    assert facts(disk) == (None, 42, 7, False, False)
-    assert facts(disk, LOG_DIRECTORY / "orders-1") == (None, None, 0, False, False)
-    assert facts(disk, LOG_DIRECTORY / "no partition") == (None, None, 0, False, False)
+    assert facts(disk) == (None, 42, 7, False, False, None)
+    assert facts(disk, LOG_DIRECTORY / "orders-1") == (None, None, 0, False, False, None)
+    assert facts(disk, LOG_DIRECTORY / "no partition") == (None, None, 0, False, False, None)
     disk.broker(recovery_point=42, log_start=7, is_clean=True)
-    assert facts(disk) == (None, 42, 7, True, False)
+    assert facts(disk) == (None, 42, 7, True, False, None)
 
 
 def test_the_lower_recovery_point_and_the_higher_log_start_count(disk: Disk) -> None:
     disk.broker(recovery_point=42, log_start=7)
-    assert facts(disk.state(50, 3)) == (None, 42, 7, False, False)
-    assert facts(disk.state(40, 9)) == (None, 40, 9, False, False)
+    assert facts(disk.state(50, 3)) == (None, 42, 7, False, False, None)
+    assert facts(disk.state(40, 9)) == (None, 40, 9, False, False, None)
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "1\n0\n", "0\n2\norders 0 5\n", "0\n1\norders 0 -5\n"])
 def test_a_checkpoint_that_cannot_be_read_says_nothing(disk: Disk, content: str) -> None:
     disk.broker().write("../recovery-point-offset-checkpoint", content)
     disk.write("../log-start-offset-checkpoint", content)
-    assert facts(disk) == (None, None, 0, False, False)
+    assert facts(disk) == (None, None, 0, False, False, None)
 
 
 def test_nobody_vouches_for_a_log_that_waits_for_its_deletion(disk: Disk) -> None:
     waiting = LOG_DIRECTORY / "orders-0.0123456789abcdef0123456789abcdef-delete"
     disk.broker(is_clean=True, recovery_point=42)
-    assert facts(disk, waiting) == (None, 42, 0, False, False)
+    assert facts(disk, waiting) == (None, 42, 0, False, False, None)
 
 
 def test_a_stale_checkpoint_above_the_log_end_does_no_harm(disk: Disk) -> None:
@@ -227,7 +227,7 @@ def test_with_the_marker_the_checkpoints_say_what_has_become_of_the_log() -> Non
         log.delete_before_log_start()
         log.maintain()
     after = after.copy("nothing")
-    assert [checkpoint(after, name).get(ORDERS) for name in (POINTS, STARTS, WATERMARKS, CLEANED)] == [18, None, 18, 18]
+    assert [checkpoint(after, name).get(ORDERS) for name in (POINTS, STARTS, WATERMARKS, CLEANED)] == [18, None, 18, 16]
     assert {name: checkpoint(after, name)[OTHERS] for name in (POINTS, STARTS, WATERMARKS, CLEANED)} == dict.fromkeys(
         (POINTS, STARTS, WATERMARKS, CLEANED), 99
     )
@@ -308,3 +308,57 @@ def test_a_hold_says_what_it_is(disk: Disk) -> None:
     assert repr(hold) == f"<PartitionHold {PLACE} held>"
     hold.release()
     assert repr(hold) == f"<PartitionHold {PLACE} released>"
+
+
+# ---------------------------------------------------------------- the cleaner point
+
+
+def test_a_log_that_stands_alone_remembers_its_cleaner_point() -> None:
+    disk = segments().save()
+    with disk.open() as log:
+        assert (log.cleaner_point, facts(disk.copy("nothing")).cleaner_point) == (None, None)
+        log.set_cleaner_point(8)
+        assert facts(disk.copy("nothing"))[1:3] == (log.recovery_point, 0)
+        assert facts(disk.copy("nothing")).cleaner_point == 8
+        log.advance_log_start(4)
+        log.append([(None, b"more")])
+        log.flush()
+    with disk.open() as log:
+        assert (log.cleaner_point, log.log_start_offset) == (8, 4)
+        log.truncate_fully_and_start_at(2)
+        assert log.cleaner_point == 2
+    assert facts(disk).cleaner_point == 2
+
+
+def test_in_a_log_directory_the_cleaner_point_is_in_the_brokers_checkpoint() -> None:
+    disk = in_a_log_directory()
+    with disk.open() as log:
+        assert log.cleaner_point == 20
+        log.set_cleaner_point(16)
+        assert checkpoint(disk.copy("nothing"), CLEANED) == {ORDERS: 16, OTHERS: 99}
+        assert b"cleaner_point" not in disk.read(STATE)
+        log.truncate_to(10)
+    assert checkpoint(disk.copy("nothing"), CLEANED) == {ORDERS: 8, OTHERS: 99}
+
+
+def test_a_broker_that_never_cleaned_gets_a_checkpoint_and_one_that_cannot_be_read_stays() -> None:
+    disk = segments().save().broker(is_clean=True, recovery_point=24)
+    with disk.open() as log:
+        log.set_cleaner_point(8)
+        assert checkpoint(disk, CLEANED) == {ORDERS: 8}
+        disk.write(f"../{CLEANED}", "garbage")
+        log.set_cleaner_point(16)
+        assert (disk.read(f"../{CLEANED}"), log.cleaner_point) == (b"garbage", 16)
+
+
+def test_a_cleaner_point_beyond_the_log_end_falls_back_to_the_active_segment() -> None:
+    disk = in_a_log_directory()
+    disk.write(f"../{CLEANED}", "0\n1\norders 0 25\n")
+    with disk.open() as log:
+        assert log.cleaner_point == 16
+    assert checkpoint(disk, CLEANED) == {ORDERS: 16}
+
+
+def test_a_cleaner_point_is_a_plain_number() -> None:
+    with segments().save().open() as log, pytest.raises(ValueError, match="a cleaner point of -1"):
+        log.set_cleaner_point(-1)

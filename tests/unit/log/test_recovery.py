@@ -235,7 +235,7 @@ def test_random_bytes_behind_the_last_batch_are_cut_and_kept_aside() -> None:
 # ---------------------------------------------------------------- leftovers
 
 
-@pytest.mark.kafka("RECOVER-10")
+@pytest.mark.kafka("RECOVER-10", "CLEAN-103")
 def test_files_that_were_deleted_already_are_removed() -> None:
     disk = segments().save().settle()
     before = disk.files()

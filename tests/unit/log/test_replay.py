@@ -82,7 +82,7 @@ def test_a_snapshot_behind_the_log_end_is_removed(*, is_clean: bool) -> None:
     assert producers(log) == {1: 4, 2: 5}
 
 
-@pytest.mark.kafka("RECOVER-27")
+@pytest.mark.kafka("RECOVER-27", "CLEAN-104")
 def test_closing_leaves_a_snapshot_at_the_end_and_opening_removes_a_stray_one() -> None:
     disk = Writing().plain().roll().plain().roll().plain(2).save().settle()
     assert disk.offsets_of(".snapshot") == [1, 2, 4]

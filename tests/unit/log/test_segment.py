@@ -247,7 +247,7 @@ def test_slices_stay_what_they_were_whatever_becomes_of_the_segment(
 # ---------------------------------------------------------------- writing
 
 
-@pytest.mark.kafka("INDEX-11")
+@pytest.mark.kafka("INDEX-11", "CLEAN-101")
 @pytest.mark.parametrize(("base", "last"), [(0, -(2**31)), (0, 2**31), (1, 0), (100, 10), (2**31, 0), (2**31, 2**32)])
 def test_an_offset_out_of_range_of_its_segment_is_refused_and_nothing_written(
     place: Place, base: int, last: int

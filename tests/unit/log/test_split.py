@@ -43,7 +43,7 @@ def overflowing(place: Place) -> Segment:
 OFFSETS = [0, 500, FAR + 4, FAR + 5, FAR + 900, 3 * FAR]
 
 
-@pytest.mark.kafka("SEG-18")
+@pytest.mark.kafka("SEG-18", "CLEAN-102")
 def test_batches_are_copied_up_to_the_first_whose_offsets_do_not_fit(place: Place) -> None:
     large = bytes(encode_batch([(None, b"x" * (1 << 20))], base_offset=500, timestamp=5))
     segment = written(place, 0, batch(0, size=1000), large, batch(FAR + 4, size=1000))
@@ -53,7 +53,7 @@ def test_batches_are_copied_up_to_the_first_whose_offsets_do_not_fit(place: Plac
     assert place.read(first.path.name) + place.read(second.path.name) == place.read(segment.path.name)
 
 
-@pytest.mark.kafka("RECOVER-12")
+@pytest.mark.kafka("RECOVER-12", "CLEAN-99")
 def test_all_batches_are_kept_in_segments_that_fit(place: Place) -> None:
     segment = overflowing(place)
     place.fs.set_modified_ms(segment.path, 1_234_567_000)
@@ -98,7 +98,7 @@ def test_a_compressed_set_of_old_begins_a_piece_with_its_first_offset(place: Pla
     ]  # fmt: skip
 
 
-@pytest.mark.kafka("RECOVER-12")
+@pytest.mark.kafka("RECOVER-12", "CLEAN-99")
 def test_a_segment_whose_offsets_fit_is_not_split(place: Place) -> None:
     for batches in ([], [batch(0), batch(FAR - 1)]):
         segment = written(place, 0, *batches)
@@ -159,7 +159,7 @@ def assert_split(place: Place) -> None:
     assert not [name for name in found if name.endswith((".cleaned", ".swap", ".deleted"))]
 
 
-@pytest.mark.kafka("RECOVER-12")
+@pytest.mark.kafka("RECOVER-12", "CLEAN-99")
 def test_a_log_with_such_a_segment_is_opened_with_all_records(place: Place, tmp_path: Path) -> None:
     overflowing(place)
     assert_split(place)
@@ -167,7 +167,7 @@ def test_a_log_with_such_a_segment_is_opened_with_all_records(place: Place, tmp_
     assert_split(place)
 
 
-@pytest.mark.kafka("RECOVER-13", "RECOVER-14", "RECOVER-15", "RECOVER-16")
+@pytest.mark.kafka("RECOVER-13", "RECOVER-14", "RECOVER-15", "RECOVER-16", "CLEAN-100")
 @pytest.mark.parametrize("mode", ["nothing", "everything", "torn", "metadata", "subset"])
 def test_a_power_cut_at_any_moment_of_the_split_loses_nothing(mode: str, tmp_path: Path) -> None:
     phases = set()
@@ -205,7 +205,7 @@ def state_of(place: Place, *live: int, cleaned: tuple[int, ...] = (), swap: tupl
         place.write(names.log_file_name(base, names.SWAP_SUFFIX), pieces[base])
 
 
-@pytest.mark.kafka("RECOVER-13", "RECOVER-14", "RECOVER-15", "RECOVER-16")
+@pytest.mark.kafka("RECOVER-13", "RECOVER-14", "RECOVER-15", "RECOVER-16", "CLEAN-100")
 @pytest.mark.parametrize(
     ("live", "cleaned", "swap"),
     [

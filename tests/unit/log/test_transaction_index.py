@@ -23,7 +23,7 @@ def file_of(transactions: list[AbortedTransaction]) -> bytes:
     return b"".join(transaction.encode() for transaction in transactions)
 
 
-@pytest.mark.kafka("TXN-02")
+@pytest.mark.kafka("TXN-02", "CLEAN-76")
 def test_a_marker_below_the_base_offset_is_corrupt() -> None:
     TransactionIndex(file_of(FOUR), 10).sanity_check()
     with pytest.raises(CorruptIndexError, match="below its base offset 100") as caught:
@@ -31,7 +31,7 @@ def test_a_marker_below_the_base_offset_is_corrupt() -> None:
     assert caught.value.position == 0
 
 
-@pytest.mark.kafka("TXN-04")
+@pytest.mark.kafka("TXN-04", "CLEAN-76")
 @pytest.mark.parametrize(
     ("fetch_offset", "upper_bound_offset", "found", "complete"),
     [

@@ -60,7 +60,7 @@ def test_an_index_that_is_opened_again_goes_on_behind_its_entries(fs: MemoryFile
     assert len(index) == 5
 
 
-@pytest.mark.kafka("TXN-03")
+@pytest.mark.kafka("TXN-03", "CLEAN-76")
 @pytest.mark.parametrize("last_offset", [10, 15])
 def test_markers_have_to_ascend(fs: MemoryFileSystem, last_offset: int) -> None:
     index = index_of(fs, *FOUR[:2])

@@ -240,7 +240,7 @@ def test_a_set_inside_a_set_and_zstd_before_v2_are_refused(magic: int) -> None:
     assert isinstance(refused(zstd), UnsupportedFormatError)
 
 
-@pytest.mark.kafka("VALID-21")
+@pytest.mark.kafka("VALID-21", "CLEAN-57")
 @pytest.mark.parametrize("policy", [{"compact"}, {"compact", "delete"}])
 @pytest.mark.parametrize(("magic", "codec"), FORMATS)
 def test_a_compacted_log_takes_no_record_without_a_key(magic: int, codec: Codec, policy: set[str]) -> None:
@@ -251,7 +251,7 @@ def test_a_compacted_log_takes_no_record_without_a_key(magic: int, codec: Codec,
         assert numbered(data, compression_type=compression_type).count == 2
 
 
-@pytest.mark.kafka("APPEND-10")
+@pytest.mark.kafka("APPEND-10", "CLEAN-57")
 def test_the_error_has_index_and_problem_of_each_record_without_a_key() -> None:
     keyed, unkeyed = (b"k", b"v", NOW), (None, b"v", NOW)
     first = refused(record_set(2, [unkeyed, keyed]), **COMPACTED)
