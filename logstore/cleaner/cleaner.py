@@ -244,12 +244,12 @@ class _Round:
                 after.append(one.segment)
             elif one is swap.old[0]:
                 after += [new.written() for new in swap.new]
-        table = self._map.table
-        if table.slots * KEY_SLOT_BYTES < _CHECK_MEMORY_MIN:
-            table = OffsetMap(_CHECK_MEMORY_MIN, self._cleaner._seed).table
+        found = self._map
+        if found.table.slots * KEY_SLOT_BYTES < _CHECK_MEMORY_MIN:
+            found = OffsetMap(_CHECK_MEMORY_MIN, self._cleaner._seed)
         verifier = Verifier(
-            table, self._facts.aborted, batch_bytes_max=decompressed_size_max(self._log.config),
-            on_read=self._pace.take_and_check,
+            found.table, self._facts.aborted, larger=found.larger,
+            batch_bytes_max=decompressed_size_max(self._log.config), on_read=self._pace.take_and_check,
         )  # fmt: skip
         self._verified = verifier.compare([one.segment for one in sources], after)
 

@@ -25,14 +25,16 @@ from logstore.records.header import MapEnd
 from logstore.records.kernel import KeyTable, map_plain_batches, map_records
 
 KEY_SLOT_BYTES = 24
+MEMORY_AT_FIRST = 32 << 20  # for a million keys
 _SEED_BYTES = 16
 
 
 class OffsetMap:
-    """Keys and offsets in a fixed amount of memory.
+    """Keys and offsets in a limited amount of memory.
 
     Args:
-        memory_bytes: how much; three of four slots of 24 bytes are used.
+        memory_bytes: how much at most; three of four slots of 24 bytes are used. It begins with less: keys that lie
+            close to each other are found faster.
         seed: 16 bytes that key the hash of long keys; by default random, so that nobody can make two keys meet.
 
     Attributes:
@@ -47,9 +49,27 @@ class OffsetMap:
                 f"{memory_bytes} bytes for the offset map do not hold a key",
                 remedy=f"give it {2 * KEY_SLOT_BYTES} bytes or more",
             )
-        memory = map_memory(memory_bytes)
-        self.table = KeyTable(memory, os.urandom(_SEED_BYTES) if seed is None else seed)
+        self._memory_max = memory_bytes
+        self._seed = os.urandom(_SEED_BYTES) if seed is None else seed
+        self.table = self._new_table(min(memory_bytes, MEMORY_AT_FIRST))
         self.latest = -1
+
+    def _new_table(self, memory_bytes: int) -> KeyTable:
+        return KeyTable(map_memory(memory_bytes), self._seed)
+
+    def larger(self) -> KeyTable | None:
+        """An empty table of all the memory there may be; None where the one there is has it already."""
+        has_all = self.table.slots >= self._memory_max // KEY_SLOT_BYTES
+        return None if has_all else self._new_table(self._memory_max)
+
+    def grow(self) -> bool:
+        """Take all the memory there may be, keeping the keys; False where that is so already."""
+        table = self.larger()
+        if table is None:
+            return False
+        table.absorb(self.table)
+        self.table = table
+        return True
 
     def __repr__(self) -> str:
         return f"<OffsetMap {self.table.count} of {self.table.capacity} keys, complete up to {self.latest}>"
@@ -59,8 +79,9 @@ class OffsetMap:
 
     def put(self, key: bytes, offset: int) -> bool:
         """Note that a key has a record at an offset; False, and nothing done, in a full map."""
-        if not self.table.put(key, offset):
-            return False
+        while not self.table.put(key, offset):
+            if not self.grow():
+                return False
         self.latest = offset
         return True
 
@@ -185,13 +206,15 @@ class _Build:
     def _plain(self, window: Buffer, start: int) -> tuple[int, MapEnd]:
         """Take plain batches; where the map is full, they are only checked."""
         first, end = (INT64_MAX, INT64_MAX) if self._is_full else (self._start, self._end)
-        start, latest, records, unkeyed, status = map_plain_batches(
-            self._map.table, window, start, len(window), first, end
-        )
-        self._records += records
-        self._unkeyed += unkeyed
-        self._map.latest = max(self._map.latest, latest)
-        return start, MapEnd(status)
+        while True:
+            start, latest, records, unkeyed, status = map_plain_batches(
+                self._map.table, window, start, len(window), first, end
+            )
+            self._records += records
+            self._unkeyed += unkeyed
+            self._map.latest = max(self._map.latest, latest)
+            if status != MapEnd.FULL or not self._map.grow():
+                return start, MapEnd(status)
 
     def _other(self, batch: RecordBatch, reader: SourceReader, start: int) -> None:
         """Take a batch that is compressed, of a transaction, or of an old format."""
@@ -212,9 +235,13 @@ class _Build:
             latest = self._put_records(batch.records(size_max=self._size_max))
         else:
             body, start, end = batch.body(size_max=self._size_max)
-            latest, records, unkeyed, self._is_full = map_records(
-                self._map.table, memoryview(body)[start:end], header.count, header.base_offset, self._start, self._end
-            )
+            payload, self._is_full = memoryview(body)[start:end], True
+            while self._is_full:
+                latest, records, unkeyed, self._is_full = map_records(
+                    self._map.table, payload, header.count, header.base_offset, self._start, self._end
+                )
+                if self._is_full and not self._map.grow():
+                    break
             self._records += records
             self._unkeyed += unkeyed
         self._map.latest = max(self._map.latest, latest)
@@ -226,7 +253,7 @@ class _Build:
                 continue
             if record.key is None:
                 self._unkeyed += 1
-            elif self._map.table.put(record.key, record.offset):
+            elif self._map.put(record.key, record.offset):
                 latest = record.offset
             else:
                 self._is_full = True

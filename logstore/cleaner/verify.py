@@ -64,6 +64,7 @@ class Verifier:
 
     Args:
         table: to be used, and left filled with anything.
+        larger: makes a larger table of the same seed, where the first is too small and more memory may be had.
         aborted: the aborted transactions of the log before; nobody sees their records.
         batch_bytes_max: how large a batch may be, decompressed.
         on_read: told how many bytes were read each time; what it raises ends the check.
@@ -74,10 +75,12 @@ class Verifier:
         table: KeyTable,
         aborted: Iterable[AbortedTransaction] = (),
         *,
+        larger: Callable[[], KeyTable | None] = lambda: None,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         on_read: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._table = table
+        self._larger = larger
         self._batch_bytes_max = batch_bytes_max
         self._on_read = on_read
         self._aborted: dict[int, list[tuple[int, int]]] = {}
@@ -107,6 +110,10 @@ class Verifier:
         while True:
             with contextlib.suppress(_TableFullError):
                 return self._newest(segments, shards)
+            table, self._larger = self._larger(), lambda: None
+            if table is not None:
+                self._table = table
+                continue
             if shards >= _SHARDS_MAX:
                 raise LogstoreError("the memory for keys is too small to check what was done", remedy="give it more")
             shards *= 2

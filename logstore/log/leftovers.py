@@ -123,18 +123,20 @@ class PartitionListing:
         """The `.swap` files of a replacement that has not come to the point where the old segments go.
 
         It is complete once no file of it is `.cleaned` any more. They are renamed from the last one on, so those at or
-        above a `.cleaned` one count as begun. But a crash may lose some renames and keep later ones: where what is to
-        be replaced is still there, all are undone.
+        above a `.cleaned` one count as begun. Those below belong to an earlier replacement, which is complete: while it
+        was made, the next one was written already. But a crash may lose some renames and keep later ones: where a
+        segment that is still there holds what is `.cleaned` and what is `.swap`, all are undone.
         """
-        least = min((one.base_offset for one in self._cleaned), default=None)
-        if least is None:
+        cleaned = [one.base_offset for one in self._cleaned]
+        if not cleaned:
             return []
         logs = sorted(one.base_offset for one in live if one.kind is FileKind.LOG)
         for swap in swaps:
             floor = max((base for base in logs if base <= swap.base_offset), default=None)
-            if floor is not None and self._end_of(floor, "", config) > swap.base_offset:
+            end = 0 if floor is None else self._end_of(floor, "", config)
+            if floor is not None and swap.base_offset < end and any(floor <= base < end for base in cleaned):
                 return swaps
-        return [one for one in swaps if one.base_offset >= least]
+        return [one for one in swaps if one.base_offset >= min(cleaned)]
 
     def _unlink(self, files: Iterable[_Found], why: str, note: Note) -> int:
         count = 0

@@ -99,6 +99,12 @@ class KeyTable:
         self.clear()
         self._shard, self._shards = shard, shards
 
+    def absorb(self, other: KeyTable) -> None:
+        """Put all that another table has. Raises ValueError for one of another seed, or with too many keys."""
+        if other._seed != self._seed or self.count + other.count > self.capacity:
+            raise ValueError("a table takes in one of the same seed whose keys it has room for")
+        self._offsets.update(other._offsets)
+
     def _is_foreign(self, key: bytes) -> bool:
         return self._shards > 1 and siphash(self._seed, key) % self._shards != self._shard
 
@@ -231,8 +237,8 @@ def map_plain_batches(
 
     Records with `offset_min` <= offset < `offset_end` count. The latest offset is how far the table is complete: the
     last offset of the batches taken (within the range), in a full table of the records put, -1 before either. A batch
-    is put as a whole or, when the table becomes full, in part; the position is then its start. Raises ValueError for a
-    `start` below 0.
+    is put as a whole or, when the table becomes full, in part; the position is then its start, and nothing of it is
+    counted. Raises ValueError for a `start` below 0.
     """
     view, end = _opened(buffer, start, end)
     latest, records, unkeyed = NONE, 0, 0
@@ -257,8 +263,8 @@ def map_records(
 ) -> tuple[int, int, int, bool]:
     """Put the keys of one batch's decompressed records: the last offset put or -1, records, unkeyed, whether full.
 
-    Records and range are as in `map_plain_batches`. Raises InvalidRecordError, before anything is put, for records that
-    are not well-formed.
+    Records and range are as in `map_plain_batches`; of a batch that does not fit, nothing is counted. Raises
+    InvalidRecordError, before anything is put, for records that are not well-formed.
     """
     view = memoryview(payload)
     if base_offset < 0:
@@ -274,7 +280,7 @@ def _put_items(table: KeyTable, items: list[_Item], offset_min: int, offset_end:
             continue
         if item.key is not None:
             if not table.put(item.key, item.offset):
-                return put, records, unkeyed, True
+                return put, 0, 0, True
             put = item.offset
         records += 1
         unkeyed += item.key is None

@@ -1591,6 +1591,21 @@ cdef class KeyTable:
         self.clear()
         self.t.shard, self.t.shards = shard, shards
 
+    def absorb(self, KeyTable other):
+        cdef uint64_t i
+        cdef key_slot* slot
+        cdef Tag tag
+        cdef bint fits = other.t.seed_low == self.t.seed_low and other.t.seed_high == self.t.seed_high
+        if not fits or self.t.count + other.t.count > self.t.capacity:
+            raise ValueError("a table takes in one of the same seed whose keys it has room for")
+        with nogil:
+            for i in range(other.t.size):
+                slot = other.t.slots + i
+                if slot.stored:
+                    tag.low, tag.high = slot.low, slot.high
+                    tag.slot = slot_of(&self.t, tag.low, tag.high)
+                    put_tag(&self.t, &tag, <int64_t>(slot.stored - 1))
+
     def put(self, key, offset):
         cdef Tag tag
         if not 0 <= offset <= INT64_MAX:
@@ -1922,9 +1937,10 @@ cdef int map_batches(
 cdef bint put_items(
     Table* t, const Items* items, int64_t offset_min, int64_t offset_end, MapSums* sums
 ) noexcept nogil:
-    """Put the keys of one batch; False once the table is full."""
+    """Put the keys of one batch; False once the table is full, and nothing of the batch is counted then."""
     cdef Py_ssize_t i
     cdef const Item* item
+    cdef int64_t records = sums.records, unkeyed = sums.unkeyed
     for i in range(items.count):
         item = items.data + i
         if not offset_min <= item.offset < offset_end:
@@ -1933,6 +1949,7 @@ cdef bint put_items(
             sums.unkeyed += 1
         else:
             if not item.flags & FOREIGN and not put_tag(t, &item.tag, item.offset):
+                sums.records, sums.unkeyed = records, unkeyed
                 return False
             sums.latest = max(sums.latest, item.offset)
         sums.records += 1

@@ -6,6 +6,7 @@ import pytest
 from helpers.cleaning import SLOT, Compacted, key
 from helpers.open_logs import PLACE, from_leader
 
+from logstore.cleaner import offset_map
 from logstore.cleaner.offset_map import MapBuild, OffsetMap, build_map, memory_for
 from logstore.cleaner.source import Pace
 from logstore.config import LogConfig
@@ -186,3 +187,27 @@ def test_building_ends_when_it_is_called_off() -> None:
     log = Compacted().each(1, 2).roll()
     with pytest.raises(CleaningAbortedError, match="called off"):
         build(log, 0, 2, pace=Pace(lambda _: None, lambda: True))
+
+
+def test_it_begins_small_and_grows_to_what_it_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offset_map, "MEMORY_AT_FIRST", 16 * SLOT)
+    found = OffsetMap(64 * SLOT, bytes(16))
+    assert found.table.capacity == 12
+    assert [found.put(b"%d" % number, number) for number in range(49)] == [True] * 48 + [False]
+    assert [found.get(b"%d" % number) for number in range(48)] == list(range(48))
+    assert (found.table.capacity, found.larger()) == (48, None)
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.LZ4])
+def test_a_map_that_grows_is_the_one_that_was_large_from_the_first(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Compacted()
+    for number in range(40):
+        log.add(*range(3 * number, 3 * number + 7), codec=codec)
+    log.roll()
+    at_once = log.clean(dry_run=True)
+    monkeypatch.setattr(offset_map, "MEMORY_AT_FIRST", 16 * SLOT)
+    grown = log.clean(dry_run=True)
+    assert (grown.map_keys, grown.map_records) == (at_once.map_keys, at_once.map_records) == (124, 280)
+    assert grown.records_after == at_once.records_after == 124

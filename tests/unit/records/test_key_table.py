@@ -188,3 +188,18 @@ def test_each_key_belongs_to_one_part_of_them(kernel: ModuleType, shards: int) -
 def test_a_part_that_there_is_not_is_refused(kernel: ModuleType, shard: int, shards: int) -> None:
     with pytest.raises(ValueError, match="there is no part"):
         kernel.KeyTable(bytearray(10 * SLOT), SEED).restrict(shard, shards)
+
+
+@pytest.mark.parametrize("kernel", [fast, slow], ids=["compiled", "plain"])
+def test_a_larger_table_takes_in_a_smaller_one(kernel: ModuleType) -> None:
+    small, large = kernel.KeyTable(bytearray(200 * SLOT), SEED), kernel.KeyTable(bytearray(400 * SLOT), SEED)
+    keys = [b"%d" % number for number in range(70)] + [b"a long key, number %d" % number for number in range(70)]
+    assert all(small.put(key, number) for number, key in enumerate(keys))
+    large.put(b"another", 5)
+    large.absorb(small)
+    assert [large.get(key) for key in keys] == list(range(140))
+    assert (large.count, large.get(b"another"), large.get(b"no such key")) == (141, 5, -1)
+    with pytest.raises(ValueError, match="room for"):
+        small.absorb(large)
+    with pytest.raises(ValueError, match="same seed"):
+        large.absorb(kernel.KeyTable(bytearray(10 * SLOT), bytes(16)))
