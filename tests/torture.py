@@ -1,11 +1,13 @@
-"""Tries to make a log lose what it has promised: power cuts at every file operation, and processes killed at random.
+"""Tries to make a log lose what it has promised: power cuts at every file operation, threads, killed processes.
 
-    python tests/torture.py [--kills N] [--seed N] [--seconds N]
+    python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS]
 
-First scripts of appends, rolls, flushes, cuts, transactions, followers and reopenings run in memory; they are stopped
-at every file operation, the power is cut in every mode, and the log is opened and looked at; some of these openings are
-stopped in turn. Then real processes that append to one directory are killed (SIGKILL), and all that they were told to
-be appended must be there. Exit 1 when anything was lost, or is there that was not appended.
+First scripts of appends, rolls, flushes, cuts, transactions, followers, retention, compaction and reopenings run in
+memory; they are stopped at every file operation, the power is cut in every mode, and the log is opened and looked at;
+some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
+them, delete from them and read them, all at once. Then real processes that append to one directory are killed
+(SIGKILL), and all that they were told to be appended must be there. Exit 1 when anything was lost, or is there that was
+not appended, or a reader saw what it must not.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from torture_compaction import CompactionSweep
 from torture_kills import KillTally, torture_by_kills
-from torture_scripts import SCRIPTS
+from torture_scripts import COMPACTIONS, SCRIPTS
+from torture_soak import SoakTally, soak
 from torture_sweep import Sweep, SweepTally, sweep_damage
 
 from logstore.records import KERNEL_NAME
 
 KILLS = 300
-SECONDS = 540
-SWEEP_SHARE = 0.6
+SECONDS = 660
+SWEEP_SHARE = 0.65
 """Of the time, for the power cuts."""
+SOAK_SECONDS = 60
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""
 
@@ -37,14 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=KILLS, help="processes to kill (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the kills; default: another one each time; it is printed")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="ends about then (default: %(default)s)")
+    parser.add_argument("--soak", type=float, default=SOAK_SECONDS, help="seconds of threads (default: %(default)s)")
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"seed {seed}, kernel {KERNEL_NAME}", flush=True)
     begin = time.monotonic()
     swept = cut_power(begin + options.seconds * SWEEP_SHARE)
+    soaked = read_meanwhile(seed, options.soak)
     killed = kill(seed, options.kills, begin + options.seconds)
     print(f"{time.monotonic() - begin:.0f} s")
-    problems = swept.problems + killed.problems
+    problems = swept.problems + soaked.problems + killed.problems
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems or killed.lost or killed.foreign else 0
@@ -57,12 +64,19 @@ def cut_power(until: float) -> SweepTally:
     def is_over() -> bool:
         return time.monotonic() >= until
 
-    for name, script in SCRIPTS.items():
-        with Sweep(script, is_over) as sweep:
+    scripts = [*((Sweep, *one) for one in SCRIPTS.items()), *((CompactionSweep, *one) for one in COMPACTIONS.items())]
+    for kind, name, script in scripts:
+        with kind(script, is_over) as sweep:
             tell(name, sweep.operations(), total)
+    for name, script in COMPACTIONS.items():
+        with CompactionSweep(script, is_over) as sweep:
+            called_off = sweep.cancellations()
+        wrong = ", WRONG" if called_off.problems else ""
+        print(f"  {name:<42}{called_off.points:>6,} times called off{wrong}", flush=True)
+        total.problems += called_off.problems
     tell("damage that is cut", sweep_damage(is_over), total)
-    for name, script in SCRIPTS.items():
-        with Sweep(script, is_over) as sweep:
+    for kind, name, script in scripts:
+        with kind(script, is_over) as sweep:
             tell(f"opening after {name}", sweep.openings(OPENINGS_EVERY), total)
     tell("power cuts", total, SweepTally())
     if is_over():
@@ -72,8 +86,25 @@ def cut_power(until: float) -> SweepTally:
 
 def tell(name: str, tally: SweepTally, total: SweepTally) -> None:
     total.add(tally)
-    numbers = f"{tally.points:>7,} crash points, {tally.crashes:>9,} crashes, {tally.different:>7,} that differ"
-    print(f"  {name:<40}{numbers}{', WRONG' if tally.problems else ''}", flush=True)
+    numbers = f"{tally.points:>6,} crash points, {tally.crashes:>9,} crashes, {tally.different:>7,} that differ"
+    print(f"  {name:<42}{numbers}{', WRONG' if tally.problems else ''}", flush=True)
+
+
+def read_meanwhile(seed: int, seconds: float) -> SoakTally:
+    """Let threads append, clean, delete and read, and say what they did; keep the directory if something is wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
+    tally = soak(directory, seconds, seed)
+    print(f"  {tally.appended:,} records appended by threads, {tally.acknowledged:,} of them to stay")
+    print(f"  {tally.rounds:,} rounds of cleaning meanwhile, {tally.verified:,} verified")
+    print(f"  {tally.called_off:,} called off, {tally.superseded:,} records superseded")
+    print(f"  {tally.deleted:,} segments deleted by retention")
+    print(f"  {tally.passes:,} passes of readers, {tally.overtaken:,} overtaken, {tally.slow:,} slow")
+    print(f"  {tally.read:,} records read, {tally.gets:,} single ones, {len(tally.problems)} problems", flush=True)
+    if tally.problems:
+        print(f"the directory is {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory)
+    return tally
 
 
 def kill(seed: int, count: int, until: float) -> KillTally:

@@ -68,58 +68,62 @@ class Sweep:
     A context manager: it writes what it checks into a directory of its own.
     """
 
+    config = CONFIG
+
     def __init__(self, script: list[Step], until: Callable[[], bool] = lambda: False) -> None:
         self.tally = SweepTally()
-        self._script = script
+        self.script = script
+        self.mirror = Mirror()
         self._until = until
         self._seen: set[tuple[int, int]] = set()  # step, and hash of the files a crash has left
-        self._mirror = Mirror()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._mirror.remove()
+        self.mirror.remove()
 
-    def operations(self) -> SweepTally:
+    def operations(self, first: int = 1) -> SweepTally:
         """Stop the script at every file operation, in the middle of a write too, and crash there in every mode."""
-        for number in itertools.count(2):
+        for number in itertools.count(2 * first):
             stop_at, is_torn = number // 2, bool(number % 2)
-            stopped = _run(self._script, stop_at, is_torn)
-            if stopped is None or self._is_over:
+            stopped = self._run(stop_at, is_torn)
+            if stopped is None or self.is_over:
                 return self.tally
             if not is_torn or stopped.operation == "write":
                 self._crash(stopped, f"operation {stop_at}{' torn' * is_torn}")
         raise AssertionError("counting does not end")
 
-    def openings(self, every: int) -> SweepTally:
+    def openings(self, every: int, first: int = 0) -> SweepTally:
         """Crash now and then, and stop the opening of what that leaves at every file operation."""
-        for stop_at in itertools.count(every, every):
-            stopped = _run(self._script, stop_at, False)
-            if stopped is None or self._is_over:
+        for stop_at in itertools.count(first or every, every):
+            stopped = self._run(stop_at, False)
+            if stopped is None or self.is_over:
                 return self.tally
             for mode, seed in MODES[:8]:
                 self._stop_opening(stopped, stopped.fs.crash(mode, seed), f"operation {stop_at}, {mode} {seed}")
         raise AssertionError("counting does not end")
 
     def _stop_opening(self, stopped: Stopped, fs: MemoryFileSystem, where: str) -> None:
-        if self._is_new(-stopped.step, fs):
+        if self.is_new(-stopped.step, fs):
             for second in itertools.count(1):
                 image = fs.crash("everything")
                 image.stop_at = second
                 try:
-                    _opened(image, stopped.clock).close()
+                    self.opened(image, stopped.clock).close()
                     return
                 except SimulatedCrash:
                     self._crash(stopped._replace(fs=image), f"{where}, then operation {second}")
-                if self._is_over:
+                if self.is_over:
                     return
 
     @property
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether something was found, or the time is up."""
         return bool(self.tally.problems) or self._until()
 
-    def _is_new(self, step: int, fs: MemoryFileSystem) -> bool:
+    def is_new(self, step: int, fs: MemoryFileSystem) -> bool:
+        """Whether these files were not there yet after a crash in this step."""
         key = step, hash(frozenset(fs.tree().items()))
         is_new = key not in self._seen
         self._seen.add(key)
@@ -130,16 +134,66 @@ class Sweep:
         for mode, seed in MODES:
             fs = stopped.fs.crash(mode, seed)
             self.tally.crashes += 1
-            if not self._is_new(stopped.step, fs):
+            if not self.is_new(stopped.step, fs):
                 continue
             self.tally.different += 1
             try:
-                problem = _look(fs, stopped) or (self._mirror.alarm(fs) if self._is_new(0, fs) else None)
+                problem = self.look(fs, stopped) or (self.mirror.alarm(fs) if self.is_new(0, fs) else None)
             except (AssertionError, LogstoreError, OSError, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
             if problem is not None:
                 self.tally.problems.append(f"{where}, step {stopped.step}, {mode} {seed}: {problem}")
                 return
+
+    def look(self, fs: MemoryFileSystem, stopped: Stopped) -> str | None:
+        """What is wrong with the log that a crash has left."""
+        with self.opened(fs, stopped.clock) as log:
+            models = [one for one in explanations(log, stopped) if one.records() == list(log.records())]
+            if not models:
+                return f"{log} {list(log.records())} is not between {stopped.before} and {stopped.after}"
+            agreeing = [model for model in models if agrees(log, model)]
+            if not agreeing:
+                return f"{log}: committed readers or leader epochs are not as in {models}"
+            model, first, more = agreeing[0], log.log_end_offset, [(b"k", b"more")]
+            done, expected = log.append(more, durability="always"), model.append(more)
+            if done != expected or list(log.records()) != model.records():
+                return f"{log}: it did not go on at {first}: {done}, not {expected}"
+        check_producers(fs, PLACE, model)
+        return None
+
+    def opened(self, fs: MemoryFileSystem, clock: ManualClock) -> Log:
+        """The log, open."""
+        return Log.open(PLACE, self.config, fs=fs, clock=clock)
+
+    def _run(self, stop_at: int, is_torn: bool) -> Stopped | None:
+        """Run a script up to an operation; None where it ends before."""
+        clock = ManualClock(START_MS)
+        fs = empty(clock)
+        fs.stop_at, fs.stop_torn = fs.operations + stop_at, is_torn
+        model = LogModel(self.config, clock=clock)
+        before, after, number = model, model, 0
+        try:
+            log = self.opened(fs, clock)
+            for step in self.script:
+                number += 1
+                clock.advance(300)
+                after = before.copy()
+                if step is reopen:
+                    after.flush()
+                    log.close()
+                    before = after
+                    log = self.opened(fs, clock)
+                    before.reopen(log.log_end_offset)
+                else:
+                    step(after)
+                    step(log)
+                    before = after
+            after = before.copy()
+            after.flush()
+            log.close()
+        except SimulatedCrash as crash:
+            return Stopped(crash.operation.kind, fs, clock, number, before, after)
+        return None
 
 
 def sweep_damage(until: Callable[[], bool] = lambda: False) -> SweepTally:
@@ -179,7 +233,7 @@ def sweep_damage(until: Callable[[], bool] = lambda: False) -> SweepTally:
 
 def _damaged(clock: ManualClock) -> MemoryFileSystem:
     """A log of some segments that was not closed, with a batch in the second one that is not what was written."""
-    fs = _empty(clock)
+    fs = empty(clock)
     log = _opened(fs, clock)
     for number in range(18):
         append(1, "always", name=f"d{number}")(log)
@@ -218,38 +272,8 @@ class Mirror:
         return str(alarms[0]) if alarms else None
 
 
-def _run(script: list[Step], stop_at: int, is_torn: bool) -> Stopped | None:
-    """Run a script up to an operation; None where it ends before."""
-    clock = ManualClock(START_MS)
-    fs = _empty(clock)
-    fs.stop_at, fs.stop_torn = fs.operations + stop_at, is_torn
-    model = LogModel(CONFIG, clock=clock)
-    before, after, number = model, model, 0
-    try:
-        log = _opened(fs, clock)
-        for step in script:
-            number += 1
-            clock.advance(300)
-            after = before.copy()
-            if step is reopen:
-                after.flush()
-                log.close()
-                before = after
-                log = _opened(fs, clock)
-                before.reopen(log.log_end_offset)
-            else:
-                step(after)
-                step(log)
-                before = after
-        after = before.copy()
-        after.flush()
-        log.close()
-    except SimulatedCrash as crash:
-        return Stopped(crash.operation.kind, fs, clock, number, before, after)
-    return None
-
-
-def _empty(clock: ManualClock) -> MemoryFileSystem:
+def empty(clock: ManualClock) -> MemoryFileSystem:
+    """A file system with the directory that the log will be in."""
     fs = MemoryFileSystem(clock)
     fs.make_directory(PLACE.parent)
     fs.sync_directory(PLACE.parent.parent)
@@ -260,25 +284,8 @@ def _opened(fs: MemoryFileSystem, clock: ManualClock) -> Log:
     return Log.open(PLACE, CONFIG, fs=fs, clock=clock)
 
 
-def _look(fs: MemoryFileSystem, stopped: Stopped) -> str | None:
-    """What is wrong with the log that a crash has left."""
-    with _opened(fs, stopped.clock) as log:
-        models = list(_explanations(log, stopped))
-        if not models:
-            return f"{log} {list(log.records())} is not between {stopped.before} and {stopped.after}"
-        agreeing = [model for model in models if _agree(log, model)]
-        if not agreeing:
-            return f"{log}: committed readers or leader epochs are not as in {models}"
-        model, first, more = agreeing[0], log.log_end_offset, [(b"k", b"more")]
-        done, expected = log.append(more, durability="always"), model.append(more)
-        if done != expected or list(log.records()) != model.records():
-            return f"{log}: it did not go on at {first}: {done}, not {expected}"
-    check_producers(fs, PLACE, model)
-    return None
-
-
-def _explanations(log: Log, stopped: Stopped) -> Iterator[LogModel]:
-    """The models that say what is there: the one before the step, the one behind it, or the step half done."""
+def explanations(log: Log, stopped: Stopped) -> Iterator[LogModel]:
+    """The models that say where it begins and ends: that before the step, the one behind it, or the step half done."""
     for model in (stopped.after, stopped.before, _started(stopped)):
         if model is None:
             continue
@@ -286,7 +293,7 @@ def _explanations(log: Log, stopped: Stopped) -> Iterator[LogModel]:
         tried.durable_end = min(stopped.before.durable_end, stopped.after.durable_end)
         if log.log_end_offset in tried.possible_ends():
             tried.crash(log.log_end_offset)
-            if tried.log_start_offset == log.log_start_offset and tried.records() == list(log.records()):
+            if tried.log_start_offset == log.log_start_offset:
                 yield tried
 
 
@@ -299,11 +306,15 @@ def _started(stopped: Stopped) -> LogModel | None:
     return model
 
 
-def _agree(log: Log, model: LogModel) -> bool:
-    end = log.last_stable_offset
-    low, high = model.stable_offsets
+def agrees(log: Log, model: LogModel) -> bool:
+    """Whether committed readers see what a model says, and the bounds are the same."""
     committed = list(log.records(isolation=FetchIsolation.TXN_COMMITTED))
+    return bounds_agree(log, model) and committed == model.committed_records(None, log.last_stable_offset)
+
+
+def bounds_agree(log: Log, model: LogModel) -> bool:
+    """Whether leader epochs and last stable offset are as a model says."""
+    low, high = model.stable_offsets
     epochs = [tuple(entry) for entry in log.leader_epochs.entries]
     is_empty = log.log_start_offset == log.log_end_offset
-    agrees = low <= end <= high and committed == model.committed_records(None, end)
-    return agrees and (is_empty or epochs == model.epochs)
+    return low <= log.last_stable_offset <= high and (is_empty or epochs == model.epochs)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore import names
-from logstore.config import LogConfig
+from logstore.config import INT64_MAX, LogConfig
 from logstore.fs import FileSystem
 from logstore.log.aside import UNFINISHED_SUFFIX
 from logstore.log.index_file import RELATIVE_OFFSET_MAX
@@ -109,15 +109,23 @@ class PartitionListing:
             self._unlink(self._replaced, "it was replaced", note)
             # What comes back would be there twice, in the old segment and in the new one.
             self._fs.sync_directory(self._directory)
-            for one in self._swaps:
-                target = names.segment_file_name(one.base_offset, one.kind)
-                self._fs.rename(self._directory / one.name, self._directory / target)
-                note("rename", self._directory / one.name, f"to {target}: a replacement is finished")
-            self._fs.sync_directory(self._directory)
+            for base in sorted({one.base_offset for one in self._swaps}):
+                self._finish(base, note)
         self._unlink(self._deleted, "was deleted already", note)
         self._unlink(self._orphans, "an index without its log file", note)
         for name in self._unfinished:
             self._fs.unlink(self._directory / name, missing_ok=True)
+
+    def _finish(self, base_offset: int, note: Note) -> None:
+        """Give the `.swap` files of a segment their names, durably, the transaction index last (`Segments.replace`)."""
+        files = [one for one in self._swaps if one.base_offset == base_offset]
+        for one in sorted(files, key=lambda one: one.kind is FileKind.TRANSACTION_INDEX):
+            if one.kind is FileKind.TRANSACTION_INDEX:
+                self._fs.sync_directory(self._directory)
+            target = names.segment_file_name(one.base_offset, one.kind)
+            self._fs.rename(self._directory / one.name, self._directory / target)
+            note("rename", self._directory / one.name, f"to {target}: a replacement is finished")
+        self._fs.sync_directory(self._directory)
 
     def _unfinished_swaps(self, swaps: list[_Found], live: list[_Found], config: LogConfig) -> list[_Found]:
         """The `.swap` files of a replacement that has not come to the point where the old segments go.
@@ -133,9 +141,10 @@ class PartitionListing:
         logs = sorted(one.base_offset for one in live if one.kind is FileKind.LOG)
         for swap in swaps:
             floor = max((base for base in logs if base <= swap.base_offset), default=None)
-            end = 0 if floor is None else self._end_of(floor, "", config)
-            if floor is not None and swap.base_offset < end and any(floor <= base < end for base in cleaned):
-                return swaps
+            if floor is not None and swap.base_offset < self._end_of(floor, "", config):
+                following = min((base for base in logs if base > floor), default=INT64_MAX)
+                if any(floor <= base < following for base in cleaned):
+                    return swaps
         return [one for one in swaps if one.base_offset >= min(cleaned)]
 
     def _unlink(self, files: Iterable[_Found], why: str, note: Note) -> int:

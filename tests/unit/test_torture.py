@@ -9,11 +9,25 @@ from typing import Any
 
 import pytest
 import torture
+import torture_soak
+from torture_compaction import CompactionSweep
 from torture_kills import Killer, torture_by_kills
-from torture_scripts import SCRIPTS, Step, append, roll
+from torture_scripts import COMPACTIONS, SCRIPTS, Clean, Step, append, end, put, roll
+from torture_soak import Newest, Reader, Soak, soak
 from torture_sweep import Sweep
 
+from logstore.records import Codec
 from logstore.testing import LogModel
+
+TWO_GROUPS: list[Step] = [
+    put(1, 2, 3, 4, durability="always"), roll, put(5, 6, 1, codec=Codec.GZIP), roll, put(7, 8, 9, 10), roll,
+    put(11, 12, -1), roll,
+]  # fmt: skip
+"""Four segments that become two."""
+ABORTED: list[Step] = [
+    put(1, 2, 3), put(1), roll, put(4, 5, producer=(1, 0), is_transactional=True), put(6, 6), end(1, False), roll,
+]  # fmt: skip
+"""An aborted transaction, whose marker is no older than the horizon that it gets."""
 
 
 def test_a_short_script_loses_nothing_wherever_it_is_stopped() -> None:
@@ -50,6 +64,99 @@ def test_openings_are_stopped_too() -> None:
     assert tally.points > 20
 
 
+# ---------------------------------------------------------------- compaction
+
+
+@pytest.mark.kafka("PROP-19", "PROP-20")
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [([*TWO_GROUPS, Clean(verifies=True)], 105), ([*ABORTED, put(5, durability="always"), roll, Clean()], 90)],
+)
+def test_cleaning_loses_nothing_wherever_it_is_stopped(script: list[Step], first: int) -> None:
+    with CompactionSweep(script) as sweep:
+        tally = sweep.operations(first)
+    assert not tally.problems
+    assert tally.points > 50
+    assert tally.crashes == 24 * tally.points
+
+
+@pytest.mark.kafka("PROP-19")
+def test_openings_that_finish_a_replacement_are_stopped_too() -> None:
+    with CompactionSweep([*ABORTED, put(5, durability="always"), roll, Clean()]) as sweep:
+        tally = sweep.openings(every=10, first=110)
+    assert not tally.problems
+    assert tally.points > 40
+
+
+@pytest.mark.kafka("PROP-21")
+def test_a_round_that_is_called_off_leaves_nothing_behind_wherever_that_is() -> None:
+    with CompactionSweep([*TWO_GROUPS, Clean(), put(2, -3), roll, Clean(days=2, verifies=True)]) as sweep:
+        tally = sweep.cancellations()
+    assert not tally.problems
+    assert tally.points > 20
+
+
+def forgets(log: Any) -> Any:
+    """A newest value that is there for the model alone."""
+    return put(1, durability="always")(log) if isinstance(log, LogModel) else put(-1, durability="always")(log)
+
+
+def deletes_too_much(log: Any) -> Any:
+    """Cleaning as if a tombstone had been written that nobody has."""
+    return None if isinstance(log, LogModel) else log.advance_log_start(2)
+
+
+@pytest.mark.parametrize("wrong", [forgets, deletes_too_much])
+def test_cleaning_that_loses_something_is_found(wrong: Step) -> None:
+    with CompactionSweep([put(1, 2), put(3), roll, wrong, put(4), roll, Clean()]) as sweep:
+        tally = sweep.operations()
+    assert tally.problems
+
+
+# ---------------------------------------------------------------- threads
+
+
+def test_threads_that_do_everything_at_once_find_nothing_wrong(tmp_path: Path) -> None:
+    tally = soak(tmp_path, 2.5, seed=1)
+    assert tally.problems == []
+    assert min(tally.acknowledged, tally.passes, tally.gets, tally.rounds, tally.superseded, tally.read) > 0
+
+
+def records(*numbers: int, doomed: bytes = b"") -> list[Any]:
+    now = int(time.time() * 1000)
+    return [(b"k", b"v", now, [("number", b"%d" % number), ("doomed", doomed)]) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "doomed", "offset", "said"),
+    [([2, 1], b"", 0, "back to 1"), ([1], b"", 0, "missing"), ([1], b"1", 9, "aborted")],
+)
+def test_what_a_reader_must_not_see_is_found(
+    numbers: list[int], doomed: bytes, offset: int, said: str, tmp_path: Path
+) -> None:
+    soaked = Soak(tmp_path, 0, seed=3)
+    place, reader = soaked.places[0], Reader(soaked, 4)
+    place.log.append(records(*numbers, doomed=doomed))
+    place.begun[b"k"] = 2
+    place.acknowledge({b"k": Newest(2, offset, is_tombstone=False)})
+    with pytest.raises(AssertionError, match=said):
+        for _ in range(20):
+            reader.full_pass(place)
+    for one in soaked.places:
+        one.log.close()
+
+
+def test_a_thread_that_fails_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torture_soak, "_number", lambda record: 1)  # every record looks like the one before it
+    began = time.monotonic()
+    tally = soak(tmp_path, 30, seed=1)
+    assert any("back to 1" in problem for problem in tally.problems)
+    assert time.monotonic() - began < 20
+
+
+# ---------------------------------------------------------------- processes
+
+
 def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
     tally = torture_by_kills(tmp_path, seed=1, count=3, until=time.monotonic() + 60)
     assert tally.kills >= 3
@@ -66,7 +173,9 @@ def test_a_record_that_is_gone_after_a_kill_is_counted(tmp_path: Path) -> None:
 
 def test_it_prints_what_it_did(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torture, "SCRIPTS", {"appends": SCRIPTS["appends"][:2]})
-    assert torture.main(["--kills", "1", "--seed", "1", "--seconds", "20"]) == 0
+    monkeypatch.setattr(torture, "COMPACTIONS", {"compaction": COMPACTIONS["compaction"][:1]})
+    assert torture.main(["--kills", "1", "--seed", "1", "--seconds", "20", "--soak", "0.2"]) == 0
     said = capsys.readouterr().out
+    assert "rounds of cleaning meanwhile" in said
     assert "crash points" in said
     assert "0 lost, 0 foreign" in said
