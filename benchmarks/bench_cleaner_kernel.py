@@ -44,7 +44,7 @@ def map_all(table: KeyTable, data: bytes) -> int:
     position = 0
     while position < len(data):
         end = min(position + READ_BYTES, len(data))
-        position, _, _, _, status = map_plain_batches(table, data, position, end, 0, 2**62)
+        position, _, _, _, status, _ = map_plain_batches(table, data, position, end, 0, 2**62)
         assert status in (MapEnd.END, MapEnd.INCOMPLETE)
     return table.count
 

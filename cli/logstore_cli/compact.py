@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from logstore.cleaner import CleaningStats
+from logstore.config import LogConfig
 from logstore.errors import DamagedLogError, LogstoreError
 from logstore.inspect import LogDirectoryFiles, PartitionFiles, Target
 from logstore.names import TopicPartition
@@ -93,6 +94,10 @@ def command(
         includes_active=include_active, drops_unkeyed=drop_unkeyed, now_ms=now, verifies=not no_verify, force=force,
         output=output, dry_run=dry_run,
     )  # fmt: skip
+    try:
+        options.on(LogConfig())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if throttle == 0:
         raise click.BadParameter("nothing can be done at 0 bytes a second", param_hint="--throttle")
     if include_active and not quiet:
@@ -177,15 +182,15 @@ def _state(one: PartitionCompaction) -> str:
 
 
 def _sums(rounds: tuple[CleaningStats, ...]) -> dict[str, int]:
-    """What all rounds come to: counts are added, and of what was before and after, the first and the last count."""
+    """What all rounds come to: counts are added. The last round has gone through all that there is after it; before it
+    there was as much more as the earlier rounds have taken away."""
     sums = {name: sum(getattr(stats, name) for stats in rounds) for name in _SUMS}
-    if rounds:
-        sums["bytes_after"] = sums["bytes_before"] = rounds[0].bytes_before
-        sums["bytes_after"] -= sum(stats.bytes_before - stats.bytes_after for stats in rounds)
-        sums["records_before"] = rounds[-1].records_before + sum(
-            stats.records_before - stats.records_after for stats in rounds[:-1]
+    for what in ("records", "bytes", "segments") if rounds else ():
+        before, after = f"{what}_before", f"{what}_after"
+        sums[after] = getattr(rounds[-1], after)
+        sums[before] = getattr(rounds[-1], before) + sum(
+            getattr(stats, before) - getattr(stats, after) for stats in rounds[:-1]
         )
-        sums["records_after"] = rounds[-1].records_after
     return sums
 
 
@@ -211,7 +216,7 @@ def _lines(one: PartitionCompaction, dry_run: bool) -> Iterator[str]:
     yield (
         f"  offsets {one.rounds[0].first_dirty_offset} to {last.end_offset} in {len(one.rounds)}"
         f" round{'s' * (len(one.rounds) > 1)}, {sum(stats.map_keys for stats in one.rounds)} keys;"
-        f" segments {one.rounds[0].segments_before} to {last.segments_after}"
+        f" segments {sums['segments_before']} to {sums['segments_after']}"
     )
     yield (
         f"  went: {sums['superseded']} superseded, {sums['tombstones_expired']} expired tombstones,"

@@ -44,7 +44,6 @@ class _Span(NamedTuple):
 
     first_dirty_offset: int
     uncleanable_offset: int
-    sources: tuple[SealedSegment, ...]
 
 
 class Cleaner:
@@ -99,6 +98,7 @@ class Cleaner:
         uncleanable_offset: int | None = None,
         dry_run: bool = False,
         verifies: bool = False,
+        checks_all: bool = False,
     ) -> CleaningStats:
         """Clean a log in one round; durable on return, and the log's cleaner point moved.
 
@@ -113,6 +113,7 @@ class Cleaner:
             dry_run: find out everything, and change nothing.
             verifies: write everything first, compare the newest value of every key before with that after (`verify`),
                 and only then change the log; takes as much more disk as the log will have.
+            checks_all: also check what is left for the rounds that follow where the map becomes full.
 
         Raises VerificationError (that comparison failed: nothing has changed), DamagedLogError (a batch cannot be
         read: likewise), UnkeyedRecordsError and MapTooSmallError (likewise), CleaningAbortedError, OSError, as with a
@@ -122,16 +123,17 @@ class Cleaner:
         facts = log.rewriter.facts()
         now = log.clock.now_ms() if now_ms is None else now_ms
         span = _span(facts, log.config, now, first_dirty_offset, uncleanable_offset)
-        done = _Round(self, log, facts, span, now, is_dry=dry_run, verifies=verifies)
+        done = _Round(self, log, facts, span, now, is_dry=dry_run, verifies=verifies, checks_all=checks_all)
+        is_empty, facts = not done.left, facts._replace(sealed=())
         try:
             stats = done.run()
         except CleaningAbortedError:
             raise
         except LogstoreError as error:
-            if log.rewriter.is_intact(span.sources):
+            if log.rewriter.is_intact(done.left):
                 raise
             raise CleaningAbortedError("the log was cut or closed while it was cleaned", path=log.directory) from error
-        if not dry_run and span.sources and _moves(facts, stats.end_offset, log.log_end_offset):
+        if not dry_run and not is_empty and _moves(facts, stats.end_offset, log.log_end_offset):
             log.set_cleaner_point(stats.end_offset)
         return stats
 
@@ -144,13 +146,16 @@ class Cleaner:
         uncleanable_offset: int | None = None,
         verifies: bool = False,
     ) -> list[CleaningStats]:
-        """Clean a log in as many rounds as the map needs, and one at least; what each has done. Raises as `clean`."""
+        """Clean a log in as many rounds as the map needs, and one at least; what each has done.
+
+        All of it is checked before the first round changes anything. Raises as `clean`.
+        """
         rounds: list[CleaningStats] = []
         while not rounds or not rounds[-1].is_complete:
             rounds.append(
                 self.clean(
                     log, now_ms=now_ms, first_dirty_offset=first_dirty_offset, uncleanable_offset=uncleanable_offset,
-                    verifies=verifies,
+                    verifies=verifies, checks_all=not rounds,
                 )
             )
             first_dirty_offset, uncleanable_offset = rounds[-1].end_offset, rounds[-1].uncleanable_offset
@@ -177,19 +182,26 @@ class Cleaner:
 
 
 class _Round:
-    """One round over one log."""
+    """One round over one log.
+
+    Attributes:
+        left: the segments that it goes through, but for those that are done. Who holds a segment keeps its file on disk
+            and in memory.
+    """
 
     def __init__(
         self, cleaner: Cleaner, log: Log, facts: RewritingFacts, span: _Span, now_ms: int, *, is_dry: bool,
-        verifies: bool,
+        verifies: bool, checks_all: bool,
     ) -> None:  # fmt: skip
         self._cleaner = cleaner
         self._log = log
-        self._facts = facts
+        self.left = _sources(facts, span)
+        self._facts = facts._replace(sealed=())
         self._span = span
         self._now_ms = now_ms
         self._is_dry = is_dry
         self._verifies = verifies and not is_dry
+        self._checks_all = checks_all
         self._verified: NewestRecords | None = None
         self._pace = cleaner._pace(log)
         self._map = cleaner._new_map(max(span.uncleanable_offset - span.first_dirty_offset, 0))
@@ -202,15 +214,17 @@ class _Round:
         began = clock.monotonic_ns()
         build = self._build()
         mapped = clock.monotonic_ns()
-        sources = [one for one in self._span.sources if one.facts.base_offset < build.end_offset]
-        self._rewrite(sources, build.end_offset)
-        return self._stats(build, len(sources), mapped - began, clock.monotonic_ns() - mapped)
+        rules = self._rules(build.end_offset)
+        self.left = [one for one in self.left if one.facts.base_offset < build.end_offset]
+        segments = len(self.left)
+        self._rewrite(rules)
+        return self._stats(build, segments, mapped - began, clock.monotonic_ns() - mapped)
 
     def _build(self) -> MapBuild:
-        first, end, sources = self._span
+        first, end = self._span
         build = build_map(
-            self._map, sources, first, max(first, end), self._facts.aborted, self._pace,
-            decompressed_size_max(self._log.config),
+            self._map, self.left, first, max(first, end), self._facts.aborted, self._pace,
+            decompressed_size_max(self._log.config), self._checks_all,
         )  # fmt: skip
         if build.unkeyed and not self._cleaner._drops_unkeyed:
             raise UnkeyedRecordsError(
@@ -218,20 +232,21 @@ class _Round:
             )
         return build
 
-    def _rewrite(self, sources: Sequence[SealedSegment], end_offset: int) -> None:
+    def _rewrite(self, rules: RewriteRules) -> None:
         config = self._log.config
         create: Callable[[int, int], Target] = CountedSegment if self._is_dry else self._log.rewriter.create
         rewriter = GroupRewriter(
-            self._rules(end_offset), TransactionTracker(self._facts.aborted), self._pace, self._tally, create,
+            rules, TransactionTracker(self._facts.aborted), self._pace, self._tally, create,
             config.segment_bytes,
         )  # fmt: skip
-        by_base = {one.facts.base_offset: one for one in sources}
-        check = functools.partial(self._verify, sources) if self._verifies else None
+        check = functools.partial(self._verify, tuple(self.left)) if self._verifies else None
+        groups = [len(views) for views in group_segments([one.facts for one in self.left], config)]
         with Swaps(self._log, self._pace, check, has_helper=self._cleaner._has_helper) as swaps:
-            for views in group_segments([one.facts for one in sources], config):
-                group = [by_base[one.base_offset] for one in views]
-                self._groups += 1
+            for count in groups:
+                group = self.left[:count]
                 self._settle(group, rewriter.rewrite(group), swaps)
+                del self.left[:count], group
+                self._groups += 1
             swaps.complete()
 
     def _verify(self, sources: Sequence[SealedSegment], swaps: Sequence[Swap]) -> None:
@@ -257,7 +272,7 @@ class _Round:
         config, producers = self._log.config, self._facts.producers
         protected = {entry.last_offset for entry in producers if entry.has_batch}
         # The log end offset has to follow from what is left, should the segments behind have nothing (Q4).
-        last = next((one for one in reversed(self._span.sources) if one.facts.size), None)
+        last = next((one for one in reversed(self.left) if one.facts.size), None)
         if last is not None:
             protected.add(last.segment.next_offset() - 1)
         rule = FilterRule(
@@ -273,7 +288,7 @@ class _Round:
     def _settle(self, group: Sequence[SealedSegment], output: Output | None, swaps: Swaps) -> None:
         """Let what a group became take its place."""
         size = sum(one.facts.size for one in group)
-        is_first = group[0] is self._span.sources[0]
+        is_first = not self._groups
         self._bytes_before += size
         if output is None and (size or is_first):
             self._bytes_after += size
@@ -332,8 +347,13 @@ def _span(
     if uncleanable is not None:
         # Of the segment that holds the bound, nothing is cleaned.
         end = min(end, max((one.base_offset for one in views if one.base_offset <= uncleanable), default=0))
-    sources = tuple(one for one in facts.sealed if one.facts.base_offset < end) if first <= end else ()
-    return _Span(first, end, sources)
+    return _Span(first, end)
+
+
+def _sources(facts: RewritingFacts, span: _Span) -> list[SealedSegment]:
+    """The segments that a round goes through."""
+    is_any = span.first_dirty_offset <= span.uncleanable_offset
+    return [one for one in facts.sealed if one.facts.base_offset < span.uncleanable_offset] if is_any else []
 
 
 def _moves(facts: RewritingFacts, end_offset: int, log_end_offset: int) -> bool:

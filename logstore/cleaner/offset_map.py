@@ -20,7 +20,7 @@ from logstore.errors import LogstoreError, MapTooSmallError
 from logstore.fs import Buffer
 from logstore.log.rewriting import SealedSegment
 from logstore.log.transaction_index import AbortedTransaction
-from logstore.records import Record, RecordBatch
+from logstore.records import ControlType, Record, RecordBatch
 from logstore.records.header import MapEnd
 from logstore.records.kernel import KeyTable, map_plain_batches, map_records
 
@@ -140,6 +140,7 @@ def build_map(
     aborted: Iterable[AbortedTransaction],
     pace: Pace,
     size_max: int,
+    checks_all: bool = False,
 ) -> MapBuild:
     """Put the keys of a range into a map, as many as it holds; records of aborted transactions do not count.
 
@@ -149,11 +150,14 @@ def build_map(
         first_dirty_offset, end_offset: the range; it may begin in the middle of a batch.
         aborted: the aborted transactions of the log.
         size_max: bytes that a batch may hold decompressed.
+        checks_all: whether the segments behind the one in which the map became full are checked, too.
 
     Segments below the range, and the rest of the one in which the map became full, are only checked. Raises
-    DamagedLogError for what cannot be read, CleaningAbortedError, OSError.
+    DamagedLogError for what cannot be read, offsets out of order, and an abort that no transaction index knows of;
+    CleaningAbortedError, OSError.
     """
-    return _Build(target, first_dirty_offset, end_offset, TransactionTracker(aborted), pace, size_max).run(sources)
+    build = _Build(target, first_dirty_offset, end_offset, TransactionTracker(aborted), pace, size_max)
+    return build.run(sources, checks_all=checks_all)
 
 
 class _Build:
@@ -167,14 +171,16 @@ class _Build:
         self._size_max = size_max
         self._records = self._unkeyed = self._bytes = 0
         self._is_full = False
+        self._expected = 0  # the least offset that can come next
 
-    def run(self, sources: Sequence[SealedSegment]) -> MapBuild:
+    def run(self, sources: Sequence[SealedSegment], *, checks_all: bool) -> MapBuild:
         for source in sources:
             self._segment(source)
-            if self._is_full:
+            if not self._is_full:
+                # What lies between its last batch and the next segment is known, too: there is nothing.
+                self._reach(source.facts.end_offset - 1)
+            elif not checks_all:
                 break
-            # What lies between its last batch and the next segment is known, too: there is nothing.
-            self._reach(source.facts.end_offset - 1)
         end = max(self._start, self._map.latest + 1)
         return MapBuild(end, self._records, self._unkeyed, self._bytes, self._is_full)
 
@@ -184,6 +190,7 @@ class _Build:
 
     def _segment(self, source: SealedSegment) -> None:
         reader = SourceReader(source, self._pace)
+        self._expected = source.facts.base_offset
         while window := reader.window():
             start, status = 0, MapEnd.END
             while status in (MapEnd.END, MapEnd.OTHER):
@@ -207,8 +214,8 @@ class _Build:
         """Take plain batches; where the map is full, they are only checked."""
         first, end = (INT64_MAX, INT64_MAX) if self._is_full else (self._start, self._end)
         while True:
-            start, latest, records, unkeyed, status = map_plain_batches(
-                self._map.table, window, start, len(window), first, end
+            start, latest, records, unkeyed, status, self._expected = map_plain_batches(
+                self._map.table, window, start, len(window), first, end, self._expected
             )
             self._records += records
             self._unkeyed += unkeyed
@@ -219,15 +226,29 @@ class _Build:
     def _other(self, batch: RecordBatch, reader: SourceReader, start: int) -> None:
         """Take a batch that is compressed, of a transaction, or of an old format."""
         header = batch.header
+        if (header.base_offset if header.magic >= 2 else batch.last_offset) < self._expected:
+            reader.check_end(MapEnd.ORDER, start)
+        self._expected, is_unknown = batch.last_offset + 1, False
         try:
             if batch.is_control:
-                self._tracker.see_marker(header, batch.control_type(size_max=self._size_max))
+                is_unknown = self._sees_unknown_abort(batch)
             elif not self._tracker.is_aborted(header) and batch.last_offset >= self._start and not self._is_full:
                 self._put(batch)
         except LogstoreError as error:
             raise reader.damage(error.reason, start) from error
+        if is_unknown:
+            raise reader.damage(
+                f"the abort of producer {header.producer_id} is not in the transaction index", start,
+                remedy="`logstore reindex` makes it anew from the batches",
+            )
         if not self._is_full:
             self._reach(batch.last_offset)
+
+    def _sees_unknown_abort(self, marker: RecordBatch) -> bool:
+        """Take a control batch; whether it aborts a transaction with data that no index calls aborted."""
+        control_type = marker.control_type(size_max=self._size_max)
+        fate = self._tracker.see_marker(marker.header, control_type)
+        return control_type is ControlType.ABORT and not fate.is_discardable and fate.aborted is None
 
     def _put(self, batch: RecordBatch) -> None:
         header = batch.header

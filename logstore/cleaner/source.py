@@ -21,6 +21,7 @@ _WRONG = {
     MapEnd.BAD_CRC: "the bytes of a batch do not match its CRC",
     MapEnd.BAD: "a batch or its records are malformed",
     MapEnd.RANGE: "a batch claims offsets that belong to the next segment",
+    MapEnd.ORDER: "a batch claims offsets that belong before it",  # no CRC covers the first one
 }
 
 
@@ -111,9 +112,9 @@ class SourceReader:
         if end in _WRONG:
             raise self.damage(_WRONG[end], start)
 
-    def damage(self, reason: str, start: int = 0) -> DamagedLogError:
+    def damage(self, reason: str, start: int = 0, *, remedy: str = _REMEDY) -> DamagedLogError:
         """The error for something that is wrong, `start` bytes behind the position."""
         return DamagedLogError(
             f"it cannot be cleaned: {reason}", path=self._source.segment.path, position=self.position + start,
-            remedy=_REMEDY,
+            remedy=remedy,
         )  # fmt: skip

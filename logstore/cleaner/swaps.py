@@ -42,7 +42,8 @@ class Swaps:
         self._pace = pace
         self._check = check
         self._pool = ThreadPoolExecutor(1, "logstore-cleaner") if has_helper else None
-        self._running: tuple[Future[None], Swap] | None = None
+        # Of what the helper does, only what is new: who holds the old segments keeps them on disk.
+        self._running: tuple[Future[None], Sequence[CleanedSegment]] | None = None
         self._waiting: list[Swap] = []
 
     def __repr__(self) -> str:
@@ -54,9 +55,9 @@ class Swaps:
     def __exit__(self, *exception: object) -> None:
         try:
             if self._running is not None:
-                future, swap = self._running
+                future, new = self._running
                 if future.cancel():
-                    discard(swap.new)
+                    discard(new)
                 else:
                     future.exception()  # it cleans up after itself
         finally:
@@ -76,7 +77,7 @@ class Swaps:
         except BaseException:
             discard(swap.new)
             raise
-        self._running = self._pool.submit(work, swap), swap
+        self._running = self._pool.submit(work, swap), swap.new
 
     def complete(self) -> None:
         """Let all be in place, durably. Raises as `add`, and what the check raises: nothing was swapped then."""
@@ -85,7 +86,11 @@ class Swaps:
             return
         self._check(self._waiting)
         while self._waiting:
-            self._replace(self._waiting.pop(0))
+            swap = self._waiting.pop(0)
+            if self._pool is None:
+                self._replace(swap)
+            else:  # by the helper: what interrupts this thread must not leave a swap half done
+                self._pool.submit(self._replace, swap).result()
 
     def _wait(self) -> None:
         running, self._running = self._running, None

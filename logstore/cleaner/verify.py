@@ -131,7 +131,7 @@ class Verifier:
 
     def _map(self, segment: LogBytes) -> None:
         def take(window: Buffer, start: int, end: int) -> tuple[int, MapEnd]:
-            position, _, _, _, status = map_plain_batches(self._table, window, start, end, 0, _END)
+            position, _, _, _, status, _ = map_plain_batches(self._table, window, start, end, 0, _END)
             return position, status
 
         for batch in self._others(segment, take):

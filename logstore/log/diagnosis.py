@@ -22,7 +22,7 @@ from logstore.log.maps import MapCache
 from logstore.log.partition_state import PartitionFacts
 from logstore.log.producers import ProducerSnapshot
 from logstore.log.segment import Segment
-from logstore.log.segment_scan import Observer, SegmentScan, scan_segment
+from logstore.log.segment_scan import Observer, SegmentScan, SizedSource, scan_segment
 from logstore.log.transaction_index_file import TransactionIndexFile
 from logstore.names import FileKind
 from logstore.records import BatchScanner, RecordBatch
@@ -111,7 +111,7 @@ class Diagnosis:
 
     def _is_any_below(self, file: File, scan: SegmentScan) -> bool:
         """Whether a batch that would be lost begins below the limit: offsets before it may be too high, by damage."""
-        rest = BatchScanner(_Source(file), start=scan.valid_size, end=scan.file_size, offset_min=scan.base_offset)
+        rest = BatchScanner(SizedSource(file), start=scan.valid_size, end=scan.file_size, offset_min=scan.base_offset)
         return any(isinstance(one, RecordBatch) and one.header.base_offset < self.limit for one in rest)
 
     # ---- inside
@@ -224,14 +224,6 @@ class _Watch:
         self.has_seen = True
 
 
-class _Source:
-    """A file as the scanner wants it."""
-
-    def __init__(self, file: File) -> None:
-        self.read = file.read
-        self.size = file.size()
-
-
 class _Beginning:
     """A file up to a position, as a scan wants it."""
 
@@ -276,7 +268,7 @@ def find_misplaced(file: File, scan: SegmentScan, following: int | None) -> tupl
     is_too_long = following is not None and scan.next_offset > following
     if not is_too_long and (behind is None or behind.header.base_offset >= scan.next_offset):
         return None
-    for found in BatchScanner(_Source(file), end=scan.valid_size, verify=False, offset_min=scan.base_offset):
+    for found in BatchScanner(SizedSource(file), end=scan.valid_size, verify=False, offset_min=scan.base_offset):
         if not isinstance(found, RecordBatch):
             return None
         is_in_next = following is not None and found.next_offset > following
@@ -290,7 +282,7 @@ def find_misplaced(file: File, scan: SegmentScan, following: int | None) -> tupl
 
 def _batch_at(file: File, position: int, end: int) -> RecordBatch | None:
     """The batch that begins at a position, if there is one that can be trusted but for its offset."""
-    found = next(iter(BatchScanner(_Source(file), start=position, end=end)), None) if position < end else None
+    found = next(iter(BatchScanner(SizedSource(file), start=position, end=end)), None) if position < end else None
     return found if isinstance(found, RecordBatch) else None
 
 

@@ -37,6 +37,25 @@ class Source(Protocol):
         """Bytes there are."""
 
 
+class SizedSource:
+    """A source as `BatchScanner` wants it: how large it is is settled once.
+
+    Args:
+        source: is read.
+        size: where it ends, by default at its size now (bytes).
+    """
+
+    __slots__ = ("_source", "size")
+
+    def __init__(self, source: Source, size: int | None = None) -> None:
+        self._source = source
+        self.size = source.size() if size is None else size
+
+    def read(self, position: int, size: int) -> bytes:
+        """At most `size` bytes from `position`; raises as the source."""
+        return self._source.read(position, size)
+
+
 class Observer(Protocol):
     """Who wants to know of batches that change more than the indexes."""
 
@@ -159,7 +178,7 @@ class _Scan:
 
     def _look_closer(self, start: int) -> None:
         """What stands at `start` is larger than a window, or no batch that can be trusted."""
-        sized = _Sized(self._source, self.found.file_size)
+        sized = SizedSource(self._source, self.found.file_size)
         for one in BatchScanner(sized, start=start, offset_min=self.found.next_offset):
             if isinstance(one, Damage):
                 self.found.problem = one.reason
@@ -167,14 +186,3 @@ class _Scan:
                 # Of a batch above the cap nobody needs more than the header: those are never control batches.
                 self._take([one.header], one.raw if one.header.size <= BATCH_BYTES_MAX else None, start)
             return
-
-
-class _Sized:
-    """A source whose size is a fact, as the scanner wants it."""
-
-    def __init__(self, source: Source, size: int) -> None:
-        self._source = source
-        self.size = size
-
-    def read(self, position: int, size: int) -> bytes:
-        return self._source.read(position, size)

@@ -16,6 +16,7 @@ from logstore.fs import File, FileSystem
 from logstore.log.index_file import RELATIVE_OFFSET_MAX
 from logstore.log.maps import MapCache
 from logstore.log.segment import Segment
+from logstore.log.segment_scan import SizedSource
 from logstore.records import BatchScanner, Codec, RecordBatch
 
 _COPY_BYTES = 1 << 20
@@ -57,7 +58,7 @@ def _pieces(source: File, segment: Segment) -> list[tuple[int, int, int]]:
     """
     pieces: list[tuple[int, int, int]] = []
     overflows = False
-    for found in BatchScanner(_Source(source, segment.size), verify=False):
+    for found in BatchScanner(SizedSource(source, segment.size), verify=False):
         if not isinstance(found, RecordBatch):
             raise LogstoreError(f"it cannot be split: {found.reason}", path=segment.path, position=found.position)
         header = found.header
@@ -86,14 +87,3 @@ def _copy(fs: FileSystem, source: File, start: int, end: int, path: Path) -> Non
         for position in range(start, end, _COPY_BYTES):
             copy.write(position - start, source.read(position, min(_COPY_BYTES, end - position)))
         copy.sync()
-
-
-class _Source:
-    """A file up to a size, as the scanner wants it."""
-
-    def __init__(self, file: File, size: int) -> None:
-        self._file = file
-        self.size = size
-
-    def read(self, position: int, size: int) -> bytes:
-        return self._file.read(position, size)

@@ -231,9 +231,12 @@ def _opened(buffer: Buffer, start: int, end: int) -> tuple[memoryview, int]:
 
 
 def map_plain_batches(
-    table: KeyTable, buffer: Buffer, start: int, end: int, offset_min: int, offset_end: int
-) -> tuple[int, int, int, int, MapEnd]:
-    """Put the keys of plain batches into a table: where the walk stopped, the latest offset, records, unkeyed, why.
+    table: KeyTable, buffer: Buffer, start: int, end: int, offset_min: int, offset_end: int, expected: int = 0
+) -> tuple[int, int, int, int, MapEnd, int]:
+    """Put the keys of plain batches into a table.
+
+    Returns where the walk stopped, the latest offset, records, unkeyed, why it stopped, and the least offset with which
+    the next batch can begin, which for the first one is `expected`.
 
     Records with `offset_min` <= offset < `offset_end` count. The latest offset is how far the table is complete: the
     last offset of the batches taken (within the range), in a full table of the records put, -1 before either. A batch
@@ -245,16 +248,19 @@ def map_plain_batches(
     while True:
         header = _plain_header(view, start, end, offset_end)
         if isinstance(header, MapEnd):
-            return start, latest, records, unkeyed, header
+            return start, latest, records, unkeyed, header, expected
+        if header.base_offset < expected:
+            return start, latest, records, unkeyed, MapEnd.ORDER, expected
         items = _batch_items(view, header)
         if items is None:
-            return start, latest, records, unkeyed, MapEnd.BAD
+            return start, latest, records, unkeyed, MapEnd.BAD, expected
         put, looked, without, is_full = _put_items(table, items, offset_min, offset_end)
         records, unkeyed, latest = records + looked, unkeyed + without, max(latest, put)
         if is_full:
-            return start, latest, records, unkeyed, MapEnd.FULL
+            return start, latest, records, unkeyed, MapEnd.FULL, expected
         if _last_offset(header) >= offset_min:
             latest = max(latest, min(_last_offset(header), offset_end - 1))
+        expected = min(_last_offset(header) + 1, INT64_MAX)
         start += header.size
 
 

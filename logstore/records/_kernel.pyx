@@ -1637,6 +1637,7 @@ cdef enum:  # MapEnd, and what only this module knows
     MAP_BAD = 5
     MAP_RANGE = 6
     MAP_FILLED = 7
+    MAP_ORDER = 8
     MAP_MORE = 101  # the stretch has its bytes, and the walk goes on
 
 cdef enum:
@@ -1871,10 +1872,12 @@ cdef struct MapSums:
     int64_t latest
     int64_t records
     int64_t unkeyed
+    int64_t expected  # the least offset that the next batch can begin with
 
 
 def map_plain_batches(
-    KeyTable table not None, buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset_min, int64_t offset_end
+    KeyTable table not None, buffer, Py_ssize_t start, Py_ssize_t end, int64_t offset_min, int64_t offset_end,
+    int64_t expected=0,
 ):
     cdef Py_buffer view
     cdef Table* t = &table.t
@@ -1886,7 +1889,7 @@ def map_plain_batches(
     cdef int status, stopped
     memset(&batches, 0, sizeof(Batches))
     memset(&items, 0, sizeof(Items))
-    sums.latest, sums.records, sums.unkeyed = -1, 0, 0
+    sums.latest, sums.records, sums.unkeyed, sums.expected = -1, 0, 0, expected
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
         if start < 0:
@@ -1905,7 +1908,7 @@ def map_plain_batches(
                 raise MemoryError()
             if stopped:
                 status = stopped
-        return start, sums.latest, sums.records, sums.unkeyed, status
+        return start, sums.latest, sums.records, sums.unkeyed, status, sums.expected
     finally:
         free(items.data)
         free(batches.data)
@@ -1923,6 +1926,8 @@ cdef int map_batches(
     for i in range(batches.count):
         b = batches.data + i
         position = b.position + HEADER_V2
+        if b.base_offset < sums.expected:
+            return MAP_ORDER
         flaw = parse_items(t, p, &position, b.position + b.size, b, items)
         if flaw:
             return NO_MEMORY if flaw == NO_MEMORY else MAP_BAD
@@ -1930,6 +1935,7 @@ cdef int map_batches(
             return MAP_FULL
         if b.last_offset >= offset_min:
             sums.latest = max(sums.latest, min(b.last_offset, offset_end - 1))
+        sums.expected = b.last_offset + (b.last_offset < <int64_t>0x7FFFFFFFFFFFFFFF)
         at[0] = b.position + b.size
     return 0
 

@@ -165,6 +165,7 @@ class MapEnd(enum.IntEnum):
     BAD = 5  # a size, a magic, a count or records that cannot be
     RANGE = 6  # the batch begins at the end of the range or behind it
     FILLED = 7  # what comes of the next batch might not fit into the output
+    ORDER = 8  # the batch begins before the end of the one before it
 
 
 class FilterRule(NamedTuple):

@@ -24,9 +24,10 @@ from logstore.config import LogConfig
 from logstore.errors import LogLockedError, LogstoreError
 from logstore.fs import FileSystem
 from logstore.log import Log, Recovered, find_log_directory, read_facts
-from logstore.names import TopicPartition
+from logstore.names import FileKind, TopicPartition
 from logstore.repair.directories import is_broker_directory, partition_directories
 from logstore.repair.held import Ends, HeldDirectory, high_watermark_of
+from logstore.repair.looking import refuse_damage
 from logstore.repair.opening import refuse_unclean, taken
 from logstore.repair.retain import topic_of
 from logstore.repair.topic_configs import TopicConfigs
@@ -241,10 +242,14 @@ class Compactor:
         config = configs.config_of(topic)
         if is_named:
             config = dataclasses.replace(config, min_compaction_lag_ms=0)
-        return _Wanted(path, self._options.on(config), is_named)
+        try:
+            return _Wanted(path, self._options.on(config), is_named)
+        except ValueError as error:  # what is given does not go with what is known of the topic
+            raise LogstoreError(str(error), path=path) from error
 
     def _compact_held(self, held: HeldDirectory, wanted: _Wanted) -> PartitionCompaction:
         watermark = held.high_watermark(wanted.path)
+        self._look(held.fs, wanted)
         with taken(
             held, wanted.path, wanted.config, clock=self._clock, replicated=watermark is not None
         ) as log:
@@ -264,6 +269,8 @@ class Compactor:
         target = output / source.resolve().name
         if self._fs.is_directory(target) and self._fs.list(target):
             raise LogstoreError("there is something in it already", path=target, remedy="name another directory")
+        self._refuse_inside(output, target)
+        self._look(self._fs, wanted)
         facts = read_facts(self._fs, source)
         watermark = None if around is None else high_watermark_of(self._fs, around, source)
         made = _copy_files(self._fs, source, target, self._on_progress)
@@ -303,7 +310,21 @@ class Compactor:
             )
         lock.release()
 
+    def _refuse_inside(self, output: Path, target: Path) -> None:
+        """Raise LogstoreError where a copy would lie in a partition, or a directory of ours in a broker's."""
+        real = output.resolve()
+        inside = next((one for one in (real, *real.parents) if _is_partition(self._fs, one)), None)
+        around = find_log_directory(self._fs, real / target.name)
+        if inside is None and around is None:
+            around = next((one for one in real.parents if is_broker_directory(self._fs, one)), None)
+        if inside is not None or around is not None:
+            raise LogstoreError("a copy does not belong there", path=inside or around, remedy="name another directory")
+
     # ---- the work
+
+    def _look(self, fs: FileSystem, wanted: _Wanted) -> None:
+        """Raise DamagedLogError for damage anywhere in a log, before anything of it is touched."""
+        refuse_damage(fs, wanted.path, wanted.config, clock=self._clock, on_read=self._on_progress)
 
     def _compact(self, log: Log, wanted: _Wanted) -> PartitionCompaction:
         options = self._options
@@ -325,6 +346,8 @@ class Compactor:
         first_dirty = None if found.cleanable_bytes else log.log_start_offset
         if options.dry_run:
             rounds = [cleaner.clean(log, now_ms=self._now_ms, first_dirty_offset=first_dirty, dry_run=True)]
+            if not rounds[0].is_complete:  # the next one begins at what this one leaves: all is done, on nothing real
+                rounds = cleaner.clean_fully(log, now_ms=self._now_ms, first_dirty_offset=first_dirty)
         else:
             rounds = cleaner.clean_fully(
                 log, now_ms=self._now_ms, first_dirty_offset=first_dirty, verifies=options.verifies
@@ -343,6 +366,12 @@ class Compactor:
             log_end_offset=log.log_end_offset, last_stable_offset=log.last_stable_offset,
             high_watermark=log.high_watermark, now_ms=self._now_ms,
         )  # fmt: skip
+
+
+def _is_partition(fs: FileSystem, directory: Path) -> bool:
+    if not fs.is_directory(directory):
+        return False
+    return any(names.classify_file(name).kind is FileKind.LOG for name in fs.list(directory))
 
 
 def _first(given: _Number | None, known: _Number) -> _Number:

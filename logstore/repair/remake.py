@@ -15,7 +15,7 @@ from logstore import names
 from logstore.clock import Clock, SystemClock
 from logstore.config import LogConfig
 from logstore.errors import CorruptCheckpointError, CorruptSnapshotError, DamagedLogError, LogstoreError
-from logstore.fs import File, FileSystem, replace_atomically
+from logstore.fs import FileSystem, replace_atomically
 from logstore.log import (
     EpochEntry,
     Log,
@@ -26,6 +26,7 @@ from logstore.log import (
     parse_leader_epoch_checkpoint,
     read_facts,
 )
+from logstore.log.segment_scan import SizedSource
 from logstore.names import FileKind
 from logstore.records import BatchScanner, RecordBatch
 from logstore.repair.dry_run import DryRunFileSystem
@@ -178,7 +179,7 @@ class Remaker:
         """Whether a batch that can be trusted follows the bytes that cannot: then these are damage, and no torn end."""
         base_offset = names.classify_file(path.name).base_offset or 0
         with self._fs.open(path) as file:
-            scanner = BatchScanner(_Source(file), start=position, offset_min=base_offset)
+            scanner = BatchScanner(SizedSource(file), start=position, offset_min=base_offset)
             return any(isinstance(found, RecordBatch) for found in scanner)
 
     # ---- what differs
@@ -279,17 +280,6 @@ def _are_good_epochs(old: bytes, new: bytes, end: int) -> bool:
         before.start_offset < one.start_offset <= other.start_offset
         for before, one, other in zip(previous, known, wanted, strict=False)
     )
-
-
-class _Source:
-    """A file as the scanner wants it."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.size = file.size()
-
-    def read(self, position: int, size: int) -> bytes:
-        return self._file.read(position, size)
 
 
 def _content(fs: FileSystem, path: Path) -> bytes:

@@ -18,8 +18,9 @@ from logstore import names
 from logstore.broker_settings import topic_settings
 from logstore.config import SETTINGS, LogConfig
 from logstore.errors import DamagedLogError, LogstoreError, UnsupportedFormatError
-from logstore.fs import File, FileSystem
+from logstore.fs import FileSystem
 from logstore.log import parse_meta_properties, parse_offset_checkpoint
+from logstore.log.segment_scan import SizedSource
 from logstore.names import FileKind
 from logstore.records import BatchScanner, Damage, RecordBatch
 from logstore.records.internal import decode_internal_value
@@ -171,7 +172,7 @@ class _Replay:
 
     def _read_file(self, fs: FileSystem, path: Path, start: int, *, may_be_torn: bool) -> None:
         with fs.open(path) as file, _placed(path):
-            source = _Source(file)
+            source = SizedSource(file)
             for one in BatchScanner(source):
                 if not isinstance(one, Damage):
                     self._take_batch(one, start)
@@ -218,15 +219,3 @@ class _Replay:
                 found.pop(data["name"], None)
             else:
                 found[data["name"]] = data["value"]
-
-
-class _Source:
-    """An open file, as a scan reads it; its size is that of the moment it was opened."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.size = file.size()
-
-    def read(self, position: int, size: int) -> bytes:
-        """At most `size` bytes from `position`."""
-        return self._file.read(position, size)

@@ -247,6 +247,65 @@ def test_a_partition_with_damage_stays_as_it_was_and_the_others_go_on(before: Pa
     assert {name: data for name, (data, _) in tree(before / "txn-0").items()} == content
 
 
+def contents(partition: Path) -> dict[str, bytes]:
+    return {name: data for name, (data, _) in tree(partition).items()}
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_damage_in_the_last_segment_is_not_cut_away(before: Path, tmp_path: Path, is_alone: bool) -> None:
+    place = writable(before / "basic-0", tmp_path / "alone" / "basic-0") if is_alone else before / "basic-0"
+    last = max(place.glob("*.log"))
+    flip_bit(last, last.stat().st_size - 3, 2)
+    make_old(place)
+    content = contents(place)
+    result = logstore("compact", *SMALL, place)
+    assert (result.code, contents(place)) == (1, content)
+    assert str(last) in result.err and "logstore check" in result.err
+
+
+def test_a_batch_that_was_not_written_to_its_end_is_no_damage(orders: Path) -> None:
+    last = max(orders.glob("*.log"))
+    torn = bytearray(last.read_bytes()[:-1])
+    torn[7] += 1  # as if it were the next one
+    with last.open("ab") as file:
+        file.write(torn)
+    (orders / ".logstore-clean").unlink()
+    make_old(orders)
+    assert summary(*SMALL, orders)["partitions"][0]["records_after"] == 10
+    assert records(orders)[-1]["offset"] == 50
+
+
+def test_where_the_map_is_small_damage_is_found_before_the_first_round_changes_anything(orders: Path) -> None:
+    damaged = sorted(orders.glob("*.log"))[-2]
+    flip_bit(damaged, damaged.stat().st_size - 3, 2)
+    make_old(orders)
+    content = contents(orders)
+    result = logstore("compact", "--map-memory", "200", "--no-verify", orders)
+    assert (result.code, contents(orders)) == (1, content)
+    assert str(damaged) in result.err
+
+
+def test_offsets_that_go_back_are_damage(orders: Path) -> None:
+    middle = sorted(orders.glob("*.log"))[2]
+    flip_bit(middle, 7, 2)  # the base offset, of which no CRC tells
+    make_old(orders)
+    content = contents(orders)
+    result = logstore("compact", orders)
+    assert (result.code, contents(orders)) == (1, content)
+    assert "offset" in result.err
+
+
+def test_a_transaction_index_that_was_lost_has_to_be_made_anew_first(before: Path) -> None:
+    for index in (before / "txn-0").glob("*.txnindex"):
+        index.unlink()
+    content = contents(before / "txn-0")
+    result = logstore("compact", *SMALL, before / "txn-0")
+    assert (result.code, contents(before / "txn-0")) == (1, content)
+    assert "logstore reindex" in result.err
+    assert logstore("reindex", before / "txn-0").code == 0
+    assert logstore("compact", *SMALL, before / "txn-0").code == 0
+
+
 # ---------------------------------------------------------------- a copy
 
 
@@ -268,6 +327,26 @@ def test_a_copy_goes_nowhere_where_something_is(orders: Path, tmp_path: Path) ->
     result = logstore("compact", "--output", tmp_path / "copies", orders)
     assert result.code == 3
     assert "there is something in it already" in result.err
+
+
+def test_a_copy_does_not_go_into_a_partition_or_into_a_brokers_directory(orders: Path, before: Path) -> None:
+    content = tree(before)
+    for target in (orders, orders / "inside", before, before / "copies", before / "basic-0"):
+        result = logstore("compact", "--output", target, orders)
+        assert (result.code, target.name in result.err or target.parent.name in result.err) == (3, True)
+    assert tree(before) == content
+    assert not (orders / "inside").exists()
+
+
+def test_rounds_of_a_dry_run_are_those_of_a_run(orders: Path) -> None:
+    content = tree(orders)
+    dry = summary("--map-memory", "200", "--dry-run", orders)["partitions"][0]
+    assert tree(orders) == content
+    done = summary("--map-memory", "200", orders)["partitions"][0]
+    assert len(done["rounds"]) == len(dry["rounds"]) > 2
+    names = ("records_before", "records_after", "bytes_before", "bytes_after", "segments_before", "segments_after")
+    assert [dry[name] for name in names] == [done[name] for name in names]
+    assert (dry["records_before"], dry["records_after"]) == (50, 10)
 
 
 # ---------------------------------------------------------------- in use, killed
@@ -320,9 +399,36 @@ def test_killed_at_any_moment_it_loses_nothing(tmp_path: Path) -> None:
     assert alarms(copy) == []
 
 
+def test_interrupted_it_leaves_a_log_in_order_and_nothing_half_done(tmp_path: Path) -> None:
+    place = tmp_path / "big-0"
+    config = LogConfig(segment_bytes=200_000, message_timestamp_after_max_ms=2**63 - 1)
+    with Log.open(place, config) as log:
+        for turn in range(60):
+            log.append([(b"k%d" % (number % 700), b"%d" % turn + b"." * 60) for number in range(500)])
+    newest = {one["key"]: one["value"] for one in records(place)}
+    codes = set()
+    for attempt in range(4):
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        copy = writable(place, tmp_path / "copy" / "big-0")
+        process = subprocess.Popen(
+            [*PROGRAM, "compact", "-q", "--throttle", "4MiB", "--segment-bytes", "300000", str(copy)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(0.25 + 0.3 * attempt)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        codes.add(process.returncode)
+        assert "Traceback" not in errors
+        assert [path.name for path in copy.iterdir() if path.suffix in (".cleaned", ".swap", ".deleted")] == []
+        assert alarms(copy) == []
+        assert {one["key"]: one["value"] for one in records(copy)} == newest
+    assert codes <= {0, 130} and 130 in codes
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("--min-dirty-ratio", "2"), ("--map-memory", "x"), ("--throttle", "0"), ("--now", "yesterday"),
+    [("--min-dirty-ratio", "2"), ("--min-compaction-lag", "10s", "--max-compaction-lag", "1s"),
+     ("--map-memory", "x"), ("--throttle", "0"), ("--now", "yesterday"),
      ("--delete-retention", "-1"), ("--min-compaction-lag", "1y"), ("--partition", "-1")],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_2(orders: Path, arguments: tuple[str, ...]) -> None:

@@ -70,7 +70,7 @@ def header(data: bytes) -> BatchHeader:
 def test_mapping_puts_the_last_offset_of_each_key() -> None:
     one = table()
     data = keyed("a", "b", "a", None) + keyed("b", "C", base=10)
-    assert kernel.map_plain_batches(one, data, 0, len(data), 0, 100) == (len(data), 11, 6, 1, MapEnd.END)
+    assert kernel.map_plain_batches(one, data, 0, len(data), 0, 100) == (len(data), 11, 6, 1, MapEnd.END, 12)
     assert [one.get(key) for key in (b"a", b"b", b"c", b"d")] == [2, 10, 11, -1]
 
 
@@ -78,13 +78,13 @@ def test_mapping_takes_the_records_of_a_range() -> None:
     one = table()
     data = keyed("a", "b", "c", None, "d") + keyed("e", base=10)
     result = kernel.map_plain_batches(one, data, 0, len(data), 1, 4)
-    assert result == (len(data) - len(keyed("e", base=10)), 3, 3, 1, MapEnd.RANGE)
+    assert result == (len(data) - len(keyed("e", base=10)), 3, 3, 1, MapEnd.RANGE, 5)
     assert [one.get(key) for key in (b"a", b"b", b"c", b"d", b"e")] == [-1, 1, 2, -1, -1]
 
 
 def test_batches_below_the_range_say_nothing_of_how_far_the_table_is_complete() -> None:
     data = keyed("a", "b")
-    assert kernel.map_plain_batches(table(), data, 0, len(data), 2, 9) == (len(data), -1, 0, 0, MapEnd.END)
+    assert kernel.map_plain_batches(table(), data, 0, len(data), 2, 9) == (len(data), -1, 0, 0, MapEnd.END, 2)
     assert kernel.map_plain_batches(table(), data, 0, len(data), 1, 9)[1] == 1
 
 
@@ -98,7 +98,7 @@ def test_a_full_table_stops_inside_a_batch_after_the_last_record_that_was_put() 
     one = KeyTable(bytearray(24 * 3), bytes(16))
     data = keyed("a") + keyed(None, "b", None, "b", base=5)
     result = kernel.map_plain_batches(one, data, 0, len(data), 0, 100)
-    assert result == (len(keyed("a")), 6, 1, 0, MapEnd.FULL)
+    assert result == (len(keyed("a")), 6, 1, 0, MapEnd.FULL, 1)
     assert (one.get(b"a"), one.get(b"b"), one.count) == (0, 6, 2)
 
 
@@ -107,7 +107,7 @@ def test_only_plain_batches_are_taken() -> None:
     others = [keyed("b", attributes=bits) for bits in (1, 2, 3, 4, TRANSACTIONAL, CONTROL, CONTROL | HORIZON)]
     for other in [*others, message(0, b"b", b"1"), message(1, b"b", b"1")]:
         data = bytes(first + other)
-        assert kernel.map_plain_batches(table(), data, 0, len(data), 0, 9) == (len(first), 0, 1, 0, MapEnd.OTHER)
+        assert kernel.map_plain_batches(table(), data, 0, len(data), 0, 9) == (len(first), 0, 1, 0, MapEnd.OTHER, 1)
         assert kernel.filter_plain_batches(table(), data, 0, len(data), bytearray(999), 0, rule())[4] == MapEnd.OTHER
         assert kernel.digest_plain_batches(table(), data, 0, len(data), 9)[::5] == (len(first), MapEnd.OTHER)
     for bits in (APPEND_TIME, HORIZON, 0x80, 0x4000):
@@ -132,7 +132,7 @@ def test_a_damaged_batch_ends_each_walk_before_it_and_none_of_it_is_taken() -> N
     for status, tails in broken.items():
         for tail in tails:
             one, data, out = table(), bytes(first + tail), bytearray(999)
-            expected = len(first), 0, 1, 0, status
+            expected = len(first), 0, 1, 0, status, 1
             assert kernel.map_plain_batches(one, data, 0, len(data), 0, INT64_MAX) == expected, tail
             assert (one.count, one.get(b"a")) == (1, 0)
             assert kernel.filter_plain_batches(one, data, 0, len(data), out, 0, rule())[::4] == (len(first), status)
@@ -140,10 +140,21 @@ def test_a_damaged_batch_ends_each_walk_before_it_and_none_of_it_is_taken() -> N
             assert kernel.digest_plain_batches(one, data, 0, len(data), INT64_MAX)[::5] == (len(first), status)
 
 
+def test_mapping_ends_before_a_batch_that_begins_before_the_end_of_the_one_before_it() -> None:
+    first, overlapping = keyed("a", base=3), keyed("b", base=3)
+    data, one = bytes(first + overlapping), table()
+    assert kernel.map_plain_batches(one, data, 0, len(data), 0, 9) == (len(first), 3, 1, 0, MapEnd.ORDER, 4)
+    assert (one.get(b"a"), one.get(b"b")) == (3, -1)
+    assert kernel.map_plain_batches(table(), data, 0, len(data), 0, 9, 4) == (0, -1, 0, 0, MapEnd.ORDER, 4)
+    assert kernel.map_plain_batches(table(), data, 0, len(first), 0, 9, 3)[4:] == (MapEnd.END, 4)
+    last = keyed("z", base=INT64_MAX)
+    assert kernel.map_plain_batches(table(), last, 0, len(last), 0, INT64_MAX)[4] == MapEnd.RANGE
+
+
 def test_the_walks_look_at_nothing_outside_their_part_of_the_buffer() -> None:
     data = keyed("a") + keyed("b", base=1) + keyed("c", base=2)
     size = len(keyed("a"))
-    assert kernel.map_plain_batches(table(), data, size, 2 * size, 0, 9) == (2 * size, 1, 1, 0, MapEnd.END)
+    assert kernel.map_plain_batches(table(), data, size, 2 * size, 0, 9) == (2 * size, 1, 1, 0, MapEnd.END, 2)
     assert kernel.map_plain_batches(table(), data, size, 3 * size - 1, 0, 9)[::4] == (2 * size, MapEnd.INCOMPLETE)
     out = bytearray(b"?" * (9 + 2 * size + 50))
     result = kernel.filter_plain_batches(table(), data, size, 10**9, out, 9, rule())

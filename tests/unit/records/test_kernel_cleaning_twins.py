@@ -136,6 +136,7 @@ def test_twins_map_alike(
     both.call("map_plain_batches", kind(data), 0, len(data), 0, INT64_MAX)
     both.assert_same_keys()
     both.call("map_plain_batches", memoryview(kind(data)), start, end, offset_min, offset_end)
+    both.call("map_plain_batches", data, 0, len(data), 0, offset_end, offset_min)
     both.assert_same_keys()
 
 
