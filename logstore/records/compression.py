@@ -3,18 +3,25 @@
 Invariant: no call makes more than `size_max` bytes, whatever the compressed bytes claim; beyond the result memory is
 needed for one block (lz4: at most 4 MiB, snappy: `size_max`) or window (zstd: what of it was used). The framing of
 snappy (xerial) and lz4 is Kafka's own and written here; the compression itself is cramjam's, zstandard's and zlib's.
-Stateless, therefore thread-safe.
+Thread-safe: contexts of zstd belong to their thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import functools
 import struct
+import threading
 import zlib
+from typing import TYPE_CHECKING
 
 import cramjam
 
 from logstore.errors import BatchTooLargeError, InvalidRecordError, UnsupportedFormatError
+
+if TYPE_CHECKING:
+    import zstandard
 
 Buffer = bytes | bytearray | memoryview
 
@@ -79,9 +86,7 @@ def compress(codec: Codec, data: Buffer, *, level: int | None = None, magic: int
         return _lz4_compress(memoryview(data), magic)
     if magic < 2:
         raise UnsupportedFormatError(f"zstd does not exist in message format v{magic}")
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=3 if level is None else level).compress(data)
+    return _zstd.compressor(3 if level is None else level).compress(data)
 
 
 def decompress(codec: Codec, data: Buffer, *, size_max: int, magic: int = 2) -> Buffer:
@@ -292,17 +297,63 @@ def _rotate(number: int, turn: int) -> int:
 _ZSTD_MARK = b"logstore: end of stream " * 8
 
 
-def _zstd_decompress(data: Buffer, size_max: int) -> bytearray:
+_ZSTD_HEADER_MAX = 18
+_ZSTD_KEPT_MAX = 6  # levels up to this one take a few MB
+_ZSTD_RATIO = 64  # what says that it holds more than this many times its size is not believed
+
+
+class _Zstd(threading.local):
+    """What each thread compresses with: to make one takes longer than to compress a small batch."""
+
+    def __init__(self) -> None:
+        self._compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self._decompressor: zstandard.ZstdDecompressor | None = None
+
+    def compressor(self, level: int) -> zstandard.ZstdCompressor:
+        """One of a level; those that take much memory are not kept."""
+        import zstandard
+
+        found = self._compressors.get(level)
+        if found is None:
+            found = zstandard.ZstdCompressor(level=level)
+            if 0 < level <= _ZSTD_KEPT_MAX:
+                self._compressors[level] = found
+        return found
+
+    def decompressor(self) -> zstandard.ZstdDecompressor:
+        import zstandard
+
+        if self._decompressor is None:
+            self._decompressor = zstandard.ZstdDecompressor()
+        return self._decompressor
+
+
+_zstd = _Zstd()
+
+
+@functools.cache
+def _zstd_mark() -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(_ZSTD_MARK)
+
+
+def _zstd_decompress(data: Buffer, size_max: int) -> Buffer:
     """All frames of `data`.
 
-    The library ends quietly where a frame is cut off. Therefore an end is told from a cut by a frame of our own behind
-    the data: if its bytes do not come out last, a frame before it has swallowed them.
+    One frame that says how much is in it, and may be believed, is taken at once. Else the library ends quietly where a
+    frame is cut off. Therefore an end is told from a cut by a frame of our own behind the data: if its bytes do not come
+    out last, a frame before it has swallowed them.
     """
     import zstandard
 
     out = bytearray()
     try:
-        source = _Marked(memoryview(data), zstandard.ZstdCompressor().compress(_ZSTD_MARK))
+        size = zstandard.get_frame_parameters(data).content_size if len(data) >= _ZSTD_HEADER_MAX else 0
+        if 0 < size <= min(size_max, _PIECE + _ZSTD_RATIO * len(data)):
+            with contextlib.suppress(zstandard.ZstdError):  # also where another frame follows
+                return _zstd.decompressor().decompress(data, allow_extra_data=False)
+        source = _Marked(memoryview(data), _zstd_mark())
         decompressor = zstandard.ZstdDecompressor()
         reader = decompressor.stream_reader(source, read_across_frames=True)  # type: ignore[arg-type]  # only read()
         while piece := reader.read(_PIECE):

@@ -414,7 +414,9 @@ def test_interrupted_it_leaves_a_log_in_order_and_nothing_half_done(tmp_path: Pa
             [*PROGRAM, "compact", "-q", "--throttle", "4MiB", "--segment-bytes", "300000", str(copy)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(0.25 + 0.3 * attempt)
+        while process.poll() is None and not any(path.suffix == ".cleaned" for path in copy.iterdir()):
+            time.sleep(0.005)
+        time.sleep(0.1 * attempt)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
         codes.add(process.returncode)
