@@ -342,8 +342,8 @@ def _zstd_decompress(data: Buffer, size_max: int) -> Buffer:
     """All frames of `data`.
 
     One frame that says how much is in it, and may be believed, is taken at once. Else the library ends quietly where a
-    frame is cut off. Therefore an end is told from a cut by a frame of our own behind the data: if its bytes do not come
-    out last, a frame before it has swallowed them.
+    frame is cut off. Therefore an end is told from a cut by a frame of our own behind the data: if its bytes do not
+    come out last, a frame before it has swallowed them.
     """
     import zstandard
 
