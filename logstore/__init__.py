@@ -1,9 +1,30 @@
-"""A segment log whose directories are Kafka's.
+"""A segment log whose directories are Kafka's, and durable queues on it.
 
-So far: `logstore.records` (bytes and records), `logstore.log` (the files of a partition), `logstore.inspect` (read-only
-tools). Importing this package imports none of them.
+`open` opens a store: topics, their partitions, queues on them. The floors below can be used by themselves:
+`logstore.records` (bytes and records), `logstore.log` (one partition on disk), `logstore.inspect` (read-only tools).
+Importing this package imports none of them; that is left for the first use.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logstore.store import Partition, Store, Topic
+    from logstore.store import open_store as open
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["Partition", "Store", "Topic", "__version__", "open"]
+
+_PLACES = {"Partition": "logstore.store", "Store": "logstore.store", "Topic": "logstore.store"}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "open":
+        return importlib.import_module("logstore.store").open_store
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -156,3 +156,19 @@ class MapTooSmallError(LogstoreError):
 
 class VerificationError(LogstoreError):
     """What a cleaning would leave is not what was there; nothing was changed."""
+
+
+class UnknownTopicError(LogstoreError):
+    """There is no such topic, or no such partition of it."""
+
+
+class TopicExistsError(LogstoreError):
+    """There is a topic of this name already."""
+
+
+class InvalidPartitionsError(LogstoreError):
+    """A topic cannot have this number of partitions."""
+
+
+class StoreClosedError(LogstoreError):
+    """The store is closed, or was opened by the process from which this one was forked."""

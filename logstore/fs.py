@@ -16,8 +16,10 @@ import fcntl
 import functools
 import mmap
 import os
+import struct
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol, Self, TypeAlias
 
@@ -171,6 +173,54 @@ class FileSystem(Protocol):
         ...
 
 
+class OpenLock(Protocol):
+    """A lock file that is open. One who opened it locks it again and again, and keeps a few bytes in it.
+
+    The lock belongs to this object, not to the process, and goes when either ends. It and the lock of
+    `FileSystem.lock` keep each other out. Not thread-safe.
+    """
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        ...
+
+    def acquire(self, *, shared: bool = False, wait: bool = False) -> bool:
+        """Lock it, for itself or with others who share it; a lock that is held becomes of the other kind.
+
+        False where others hold it, unless it waits for them.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let others have it; fine where it is not held."""
+        ...
+
+    def read(self, size: int) -> bytes:
+        """The first bytes of the file, at most `size`."""
+        ...
+
+    def write(self, data: Buffer) -> None:
+        """Put bytes at the begin of the file; others who read it see them at once. Not durable."""
+        ...
+
+    def close(self) -> None:
+        """Give lock and file up."""
+        ...
+
+
+class SharingFileSystem(FileSystem, Protocol):
+    """A file system that several processes work on together."""
+
+    def open_lock(self, path: StrPath) -> OpenLock:
+        """Open a lock file, creating it where it is missing. Raises OSError."""
+        ...
+
+    def remove_directory(self, path: StrPath) -> None:
+        """Remove an empty directory. Raises OSError."""
+        ...
+
+
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of Linux
 
 
@@ -320,6 +370,65 @@ class LocalFileLock:
                 os.close(descriptor)
 
 
+class LocalOpenLock:
+    """An open-file-description lock on a whole file. A child of a fork has none of its parent's."""
+
+    __slots__ = ("__weakref__", "_descriptor", "path")
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        _open_locks.add(self)
+
+    def __repr__(self) -> str:
+        return f"<LocalOpenLock {self.path} {'open' if self._descriptor >= 0 else 'closed'}>"
+
+    def acquire(self, *, shared: bool = False, wait: bool = False) -> bool:
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            self._set(kind, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            error.filename = self.path
+            raise
+        return True
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            self._set(fcntl.F_UNLCK, fcntl.F_OFD_SETLK)
+
+    def _set(self, kind: int, command: int) -> None:
+        if self._descriptor < 0:
+            raise ValueError(f"the lock {self.path} is closed")
+        fcntl.fcntl(self._descriptor, command, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+
+    def read(self, size: int) -> bytes:
+        return os.pread(self._descriptor, size, 0)
+
+    def write(self, data: Buffer) -> None:
+        os.pwrite(self._descriptor, data, 0)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+# struct flock of Linux, with 64-bit offsets: type, whence, start, length, process (0 for this kind of lock).
+_FLOCK = struct.Struct("hhqqi4x")
+_open_locks: weakref.WeakSet[LocalOpenLock] = weakref.WeakSet()
+
+
+def _drop_locks_of_the_parent() -> None:
+    """A lock is held as long as any process has its descriptor, and a child would keep it from going."""
+    for lock in tuple(_open_locks):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_drop_locks_of_the_parent)
+
+
 class LocalFileSystem:
     """The operating system's files. It has no state: one is as good as another."""
 
@@ -378,6 +487,14 @@ class LocalFileSystem:
 
     def set_modified_ms(self, path: StrPath, ms: int) -> None:
         os.utime(path, ns=(ms * 1_000_000, ms * 1_000_000))
+
+    def remove_directory(self, path: StrPath) -> None:
+        os.rmdir(path)
+
+    def open_lock(self, path: StrPath) -> LocalOpenLock:
+        if not hasattr(fcntl, "F_OFD_SETLK"):
+            raise OSError(errno.ENOTSUP, "locks that several processes share need Linux", os.fspath(path))
+        return LocalOpenLock(os.fspath(path), os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
     def lock(self, path: StrPath) -> LocalFileLock | None:
         name = os.fspath(path)

@@ -28,15 +28,17 @@ from logstore.log.log_offset import LogOffsetMetadata
 from logstore.log.offset_index import IndexExtent, OffsetIndex, OffsetIndexEntry, index_extent
 from logstore.log.offsets_by_time import TimestampOffset
 from logstore.log.origin import AppendOrigin
-from logstore.log.partition_state import PartitionFacts, find_log_directory, read_facts
+from logstore.log.partition_state import PartitionFacts, PartitionHold, find_log_directory, read_facts
 from logstore.log.producer_append import Guard
 from logstore.log.producers import ProducerSnapshot, ProducerStateEntry
 from logstore.log.reading import FetchData, FetchIsolation
 from logstore.log.record_file import RecordFile
 from logstore.log.recovery import Recovered, RecoveryAction
 from logstore.log.segment_view import SegmentView
+from logstore.log.shared_log import SharedLog
 from logstore.log.time_index import TimeIndex, TimeIndexEntry
 from logstore.log.transaction_index import AbortedTransaction, TransactionIndex, TransactionSearch
+from logstore.log.turns import Turns
 from logstore.log.upkeep import Upkeep
 from logstore.log.writing import Appended
 
@@ -59,6 +61,7 @@ __all__ = [
     "OffsetIndex",
     "OffsetIndexEntry",
     "PartitionFacts",
+    "PartitionHold",
     "PartitionMetadata",
     "ProducerSnapshot",
     "ProducerStateEntry",
@@ -67,11 +70,13 @@ __all__ = [
     "Recovered",
     "RecoveryAction",
     "SegmentView",
+    "SharedLog",
     "TimeIndex",
     "TimeIndexEntry",
     "TimestampOffset",
     "TransactionIndex",
     "TransactionSearch",
+    "Turns",
     "Upkeep",
     "find_log_directory",
     "format_kafka_uuid",

@@ -73,6 +73,7 @@ class Log(LogView):
         damage: DamagePolicy = "refuse",
         topic_id: UUID | None = None,
         verify_transactions: bool = False,
+        hold: PartitionHold | None = None,
     ) -> Self:
         """Open a partition directory for writing; it is made when it is not there.
 
@@ -91,6 +92,7 @@ class Log(LogView):
                 DamagedLogError, with nothing changed; `cut` cuts there, as Kafka does, and keeps aside what it cuts.
             topic_id: the topic's; `partition.metadata` gets it, or must have it.
             verify_transactions: Kafka's transaction.partition.verification.enable; see `start_verification`.
+            hold: who keeps others out, where the directory is locked already; by default it is locked here.
 
         Raises LogLockedError (another process writes here), DamagedLogError, InconsistentTopicIdError, OSError,
         ValueError and TypeError for what is no such argument.
@@ -103,7 +105,7 @@ class Log(LogView):
         state, recovered = open_state(
             Path(directory), config, fs, clock, leader_epoch=_number("a leader epoch", leader_epoch, INT32_MAX),
             replicated=replicated, log_start_offset=_number("a log start offset", log_start_offset), damage=damage,
-            topic_id=topic_id,
+            topic_id=topic_id, hold=hold,
         )  # fmt: skip
         state.verify_transactions = verify_transactions
         return cls(state, recovered)

@@ -11,7 +11,7 @@ from logstore.config import LogConfig
 from logstore.fs import FileSystem
 from logstore.log.log_state import LogState
 from logstore.log.maps import MapCache
-from logstore.log.partition_state import PartitionHold, read_facts
+from logstore.log.partition_state import PartitionHold
 from logstore.log.recovery import DamagePolicy, LogLoader, Recovered
 
 
@@ -26,19 +26,20 @@ def open_state(
     log_start_offset: int,
     damage: DamagePolicy,
     topic_id: UUID | None,
+    hold: PartitionHold | None = None,
 ) -> tuple[LogState, Recovered | None]:
     """The state of a log, and what opening it has done, if anything; arguments and errors as `Log.open`."""
     missing = [one for one in (directory, *directory.parents) if not fs.is_directory(one)]
     fs.make_directory(directory)
     for one in missing:
         fs.sync_directory(one.parent)
-    hold = PartitionHold.take(fs, directory)
+    hold = PartitionHold.take(fs, directory) if hold is None else hold
     maps = MapCache(fs)
     loader = LogLoader(fs, directory, config, maps, now_ms=clock.now_ms(), damage=damage)
     try:
         if topic_id is not None:
             hold.topic_id(topic_id)
-        facts = read_facts(fs, directory)
+        facts = hold.facts()
         facts = facts._replace(log_start_offset=max(facts.log_start_offset, log_start_offset))
         # Up to here, and while it looks, nothing has changed but for the lock: what is refused is as it was.
         diagnosis = loader.inspect(facts)

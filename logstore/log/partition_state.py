@@ -72,6 +72,14 @@ class PartitionHold:
         self.cleaner_point: int | None = None
 
     @classmethod
+    def owned(cls, fs: FileSystem, directory: Path, known: PartitionFacts) -> PartitionHold:
+        """The hold of a partition whose directory its owner has locked, and whose log directory is the owner's.
+
+        `known` is what the log directory's own files say of it; what ours say is added.
+        """
+        return _OwnedHold(fs, directory, known)
+
+    @classmethod
     def take(cls, fs: FileSystem, directory: Path) -> PartitionHold:
         """Lock a partition directory for writing. Raises LogLockedError and OSError."""
         locks: list[FileLock] = []
@@ -93,6 +101,10 @@ class PartitionHold:
 
     def __repr__(self) -> str:
         return f"<PartitionHold {self._directory} {'held' if self._locks else 'released'}>"
+
+    def facts(self) -> PartitionFacts:
+        """What is known of the directory before it is opened; changes nothing. Raises OSError."""
+        return read_facts(self._fs, self._directory)
 
     def begin(self) -> None:
         """Take the marks of a clean close away, durably, before anything else changes. Raises OSError."""
@@ -207,6 +219,25 @@ class PartitionHold:
         with contextlib.ExitStack() as stack:
             for lock in locks:
                 stack.callback(lock.release)
+
+
+class _OwnedHold(PartitionHold):
+    """As if the partition stood alone: the log directory's files are for the owner to write."""
+
+    def __init__(self, fs: FileSystem, directory: Path, known: PartitionFacts) -> None:
+        super().__init__(fs, directory, [], None)
+        self._known = known
+
+    def facts(self) -> PartitionFacts:
+        known = self._known
+        recovery_point, log_start, cleaner_point = _read_state(self._fs, self._directory)
+        points = [one for one in (recovery_point, known.recovery_point) if one is not None]
+        return known._replace(
+            clean_end=_read_clean_end(self._fs, self._directory),
+            recovery_point=min(points, default=None),
+            log_start_offset=max(log_start, known.log_start_offset),
+            cleaner_point=known.cleaner_point if cleaner_point is None else cleaner_point,
+        )
 
 
 def _identity(directory: Path) -> names.TopicPartition | None:

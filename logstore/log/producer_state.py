@@ -315,6 +315,10 @@ class ProducerStates:
         if log_end_offset == self._map_end_offset:
             self.remove_unreplicated_below(log_start_offset)
             return
+        self.load_latest(log_start_offset, now_ms)
+
+    def load_latest(self, log_start_offset: int, now_ms: int) -> None:
+        """Become the state of the latest snapshot, without expired producers, or nothing as of the log start."""
         self._forget()
         loaded = self._snapshots.load_latest()
         self._map_end_offset = self._snapshot_taken_at = log_start_offset

@@ -106,7 +106,7 @@ def rebuild_producers(
             producers.update_map_end_offset(start)
             if segment.base_offset in points:
                 take_snapshot(producers)
-            _replay(segment, producers, start, end_offset)
+            replay_segment(segment, producers, start, end_offset)
     producers.update_map_end_offset(end_offset)
     take_snapshot(producers)
 
@@ -120,7 +120,8 @@ def take_snapshot(producers: ProducerStates) -> None:
         producers.sync_snapshot(producers.map_end_offset)
 
 
-def _replay(segment: Segment, producers: ProducerStates, start: int, end_offset: int) -> None:
+def replay_segment(segment: Segment, producers: ProducerStates, start: int, end_offset: int) -> None:
+    """Take in the batches of a segment from `start` up to `end_offset`. Raises DamagedLogError, OSError."""
     replay = Replay(producers, None, segment.base_offset)
     located = segment.locate(start, segment.size)
     position = segment.size if located is None else located.position

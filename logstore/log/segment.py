@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 from logstore import names
 from logstore.config import LogConfig
 from logstore.errors import DamagedLogError
-from logstore.fs import Buffer, FileSystem
+from logstore.fs import Buffer, File, FileSystem
 from logstore.log.index_file import RELATIVE_OFFSET_MAX
 from logstore.log.log_file import LogFile
 from logstore.log.maps import MapCache
@@ -243,11 +243,21 @@ class Segment:
             raise ValueError(f"segment {self.base_offset} would grow beyond {FILE_SIZE_MAX} bytes")
         if not self.indexes.is_open:
             self.indexes.open()  # their files exist from the first append on
-        is_later = max_timestamp > self.max_timestamp
+        before = self.max_timestamp  # to look it up may fail, and nothing is written then
         self._log.write(position, data)
+        self._take(position, size, last_offset, max_timestamp, offset_of_max, before)
+        return position
+
+    def take(self, size: int, last_offset: int, max_timestamp: int, offset_of_max: int) -> None:
+        """Take note of whole batches that another process has written behind the last one."""
+        self._take(self.size, size, last_offset, max_timestamp, offset_of_max, self.max_timestamp)
+
+    def _take(
+        self, position: int, size: int, last_offset: int, max_timestamp: int, offset_of_max: int, before: int
+    ) -> None:
         if position == 0:
             self._first_timestamp = max_timestamp
-        if is_later:
+        if max_timestamp > before:
             self._max_timestamp, self._offset_of_max = max_timestamp, offset_of_max
         self.size = position + size
         if self._bytes_since_entry > self._index_interval:
@@ -255,7 +265,6 @@ class Segment:
             self._bytes_since_entry = 0
             self._bytes_fit = -1  # the indexes may be full now
         self._bytes_since_entry += size
-        return position
 
     def sync_log(self) -> None:
         """Make the batches durable; indexes are made anew from them after a crash. Raises OSError."""
@@ -290,6 +299,19 @@ class Segment:
         """Make a closed segment the active one. Raises OSError."""
         self._log.open()
         self.indexes.open()
+
+    def share(self, indexes: SegmentIndexes, size: int) -> None:
+        """Make a closed segment the active one of a log that several processes append to; its first `size` bytes count.
+
+        `indexes` keep new entries to themselves: who seals the segment makes the files anew. Raises OSError.
+        """
+        self._indexes, self.size = indexes, size
+        self.resume()
+
+    @property
+    def file(self) -> File:
+        """The log file, open for writing: also what lies behind `size`. Raises OSError."""
+        return self._log.open()
 
     # ---- reading
 

@@ -1,0 +1,185 @@
+"""A log as one of several processes that append to it sees it: what was there when it looked, and what came since.
+
+Nothing is changed on disk by looking. Batches count that are whole and match their CRC; a tail that does not is one
+that is being written, or whose writer has died. Invariant: what was seen once is believed until the log is attached
+anew. Belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from logstore import names
+from logstore.clock import Clock
+from logstore.config import LogConfig
+from logstore.errors import DamagedLogError, LogstoreError
+from logstore.fs import Buffer, FileSystem
+from logstore.log.epoch_file import EpochFile
+from logstore.log.log_state import LogState
+from logstore.log.maps import MapCache
+from logstore.log.partition_state import PartitionFacts, PartitionHold
+from logstore.log.producer_state import ProducerStates
+from logstore.log.replay import Replay, replay_segment
+from logstore.log.scratch_indexes import scratch_indexes
+from logstore.log.segment import Segment
+from logstore.log.segments import Segments
+from logstore.names import FileKind
+from logstore.records import BatchHeader, RecordBatch, first_batch_size
+from logstore.records.kernel import walk_batches
+
+_WINDOW_BYTES = 1 << 19
+_NOT_ORDERED = "the offsets of a batch do not ascend"
+
+
+class Seen(NamedTuple):
+    """What looking for more has found.
+
+    Attributes:
+        is_new: whether there was more.
+        is_whole: whether the file ends behind a whole batch.
+    """
+
+    is_new: bool
+    is_whole: bool
+
+
+class Tail:
+    """The state of an attached log, and how it follows what others write; see `attach`."""
+
+    def __init__(self, state: LogState, clean_end: int | None) -> None:
+        self.state = state
+        self._clean_end = clean_end
+        self._replay = Replay(state.producers, state.epochs, state.segments.active.base_offset)
+
+    def __repr__(self) -> str:
+        return f"<Tail at {self.state.next_offset} of {self.state.directory}>"
+
+    @classmethod
+    def attach(
+        cls, fs: FileSystem, directory: Path, config: LogConfig, clock: Clock, hold: PartitionHold
+    ) -> Tail | None:
+        """Look at a log that was closed cleanly once, and may have been appended to since; None where it was not.
+
+        Raises OSError: files may vanish while one looks without a lock. Raises DamagedLogError.
+        """
+        facts, maps = hold.facts(), MapCache(fs)
+        segments, epochs = Segments(fs, directory), EpochFile(fs, directory)
+        bases = sorted(_bases(fs, directory))
+        if not bases or epochs.load() is not None:
+            return None
+        now = clock.now_ms()
+        segments.load([Segment.existing(fs, directory, base, config, maps, now) for base in bases])
+        producers = ProducerStates(
+            fs, directory, producer_id_expiration_ms=config.producer_id_expiration_ms,
+            transaction_max_timeout_ms=config.transaction_max_timeout_ms,
+        )  # fmt: skip
+        position = _share(fs, maps, segments.active, config)
+        start = max(facts.log_start_offset, bases[0])
+        producers.load_latest(start, now)
+        hold.cleaner_point = facts.cleaner_point
+        state = LogState(
+            fs, clock, directory, config, maps, hold, segments, epochs, producers,
+            leader_epoch=max(epochs.latest_epoch, 0), log_start_offset=start,
+            next_offset=bases[-1] if position == 0 else 0, synced_offset=_recovery_point(facts, start),
+            synced_ns=clock.monotonic_ns(),
+        )  # fmt: skip
+        tail = cls(state, facts.clean_end)
+        try:
+            tail._replay_sealed()
+            tail.catch_up()
+        except BaseException:
+            tail.detach()
+            raise
+        state.next_offset = max(state.next_offset, start)
+        state.synced_offset = min(state.synced_offset, state.next_offset)
+        return tail
+
+    @property
+    def is_as_closed(self) -> bool:
+        """Whether it is as its last clean close has left it."""
+        state = self.state
+        return state.next_offset == self._clean_end and state.segments.active.file.size() == state.segments.active.size
+
+    def detach(self) -> None:
+        """Give up what is open. Who is reading finishes undisturbed."""
+        self.state.is_open = False
+        self.state.segments.active.close()
+        self.state.maps.clear()
+
+    def _replay_sealed(self) -> None:
+        """Bring the producers up to the begin of the active segment."""
+        state = self.state
+        base = state.segments.active.base_offset
+        known = state.producers.map_end_offset
+        if known < base:
+            for segment in state.segments.values(known, base):
+                replay_segment(segment, state.producers, max(segment.base_offset, known), base)
+            state.producers.update_map_end_offset(base)
+
+    def catch_up(self) -> Seen:
+        """Take in what was written since. Raises DamagedLogError for batches that cannot follow, OSError."""
+        state, segment = self.state, self.state.segments.active
+        file, before = segment.file, segment.size
+        whole = file.size()
+        while segment.size < whole:
+            start = segment.size
+            window = file.read(start, min(_WINDOW_BYTES, whole - start))
+            headers, _, _ = walk_batches(window, 0, len(window), start, True)
+            if not headers:
+                window = self._large(window, start, whole)
+                headers, _, _ = walk_batches(window, 0, len(window), start, True)
+            if not headers:
+                break
+            self._take(headers, window, start)
+        is_new = segment.size > before
+        if is_new:
+            state.producers.update_map_end_offset(max(state.next_offset, state.producers.map_end_offset))
+            state.after_append()
+        return Seen(is_new, segment.size == whole)
+
+    def _large(self, window: bytes, start: int, whole: int) -> bytes:
+        """The batch at `start`, where it may be larger than a window."""
+        try:
+            needed = first_batch_size(window)
+        except LogstoreError:
+            return b""
+        if needed is None or not len(window) < needed <= whole - start:
+            return b""
+        return self.state.segments.active.file.read(start, needed)
+
+    def _take(self, headers: list[BatchHeader], window: Buffer, start: int) -> None:
+        state, segment, replay = self.state, self.state.segments.active, self._replay
+        replayed, latest_epoch = state.producers.map_end_offset, replay.latest_epoch
+        for header in headers:
+            last = header.base_offset + header.last_offset_delta
+            if last < state.next_offset or last < segment.base_offset:
+                raise DamagedLogError(_NOT_ORDERED, path=segment.path, position=header.position)
+            if last >= replayed and (header.producer_id >= 0 or header.leader_epoch > latest_epoch):
+                replay.see(RecordBatch(header, window, header.position - start))
+                latest_epoch = replay.latest_epoch
+                if replay.problem is not None:
+                    raise DamagedLogError(replay.problem, path=segment.path, position=header.position)
+            segment.take(header.size, last, header.max_timestamp, last)
+            state.next_offset = last + 1
+        state.leader_epoch = max(state.leader_epoch, latest_epoch)
+
+
+def _share(fs: FileSystem, maps: MapCache, segment: Segment, config: LogConfig) -> int:
+    """Open the active segment up to the batch that its index names last; where that begins."""
+    paths = segment.indexes.offset_path, segment.indexes.time_path
+    whole = segment.size
+    indexes = scratch_indexes(fs, maps, segment.base_offset, *paths, config.segment_index_bytes)
+    indexes.open()
+    position = segment.start_of(indexes.last_offset_entry.offset) if whole else 0
+    segment.share(indexes, position)
+    return position
+
+
+def _bases(fs: FileSystem, directory: Path) -> set[int]:
+    found = map(names.classify_file, fs.list(directory))
+    return {base for kind, base, suffix in found if kind is FileKind.LOG and suffix is None and base is not None}
+
+
+def _recovery_point(facts: PartitionFacts, start: int) -> int:
+    return start if facts.recovery_point is None else facts.recovery_point
