@@ -37,7 +37,7 @@ from logstore.records.header import (
     MapEnd,
     RecordStats,
 )
-from logstore.records.kernel import KERNEL_NAME, KeyTable, format_records
+from logstore.records.kernel import KERNEL_NAME, KeyTable, format_records, murmur2, partition_keys
 from logstore.records.patch import set_last_offset, set_leader_epoch, set_max_timestamp
 from logstore.records.record import Header, Record
 from logstore.records.scan import BatchScanner, BytesSource, Damage, DamageCode, Source
@@ -82,8 +82,10 @@ __all__ = [
     "format_records",
     "increment_sequence",
     "iter_batches",
+    "murmur2",
     "parse_control_key",
     "parse_end_transaction_marker",
+    "partition_keys",
     "set_last_offset",
     "set_leader_epoch",
     "set_max_timestamp",

@@ -69,6 +69,10 @@ cdef enum:  # LineMode and ByteEncoding
     BASE64 = 1
 
 
+# Kafka's; which partition a key belongs to depends on them. Never change.
+cdef uint32_t MURMUR2_SEED = 0x9747B28C
+cdef uint32_t MURMUR2_FACTOR = 0x5BD1E995
+
 cdef object INT64_MAX = 2**63 - 1
 cdef str NEGATIVE = "a position in a buffer is not below 0"
 
@@ -122,6 +126,10 @@ cdef bint same(Record one, Record other):
 
 cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
     return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | <uint32_t>p[3]
+
+
+cdef inline uint32_t little32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[3] << 24) | (<uint32_t>p[2] << 16) | (<uint32_t>p[1] << 8) | <uint32_t>p[0]
 
 
 cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
@@ -1345,6 +1353,58 @@ cdef bytes pack(Record record, Fields* f):
         p = put_field(p, data)
     f.end += size
     return start + bytes(out)
+
+
+# ---------------------------------------------------------------- keys and partitions
+
+
+def murmur2(key):
+    cdef bytes data = <bytes>key if PyBytes_CheckExact(key) else copied_key(key)
+    if data is None:
+        raise TypeError(f"a key must be bytes, not {type(key).__name__}")
+    return <int32_t>murmur2_of(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+def partition_keys(keys, partitions):
+    if not 1 <= partitions <= INT32_MAX:
+        raise ValueError(f"{partitions} partitions; a topic has 1 to {INT32_MAX}")
+    cdef uint32_t count = partitions
+    cdef uint32_t hash
+    cdef list chosen = []
+    cdef bytes data
+    for key in keys:
+        if key is None:
+            chosen.append(-1)
+            continue
+        data = <bytes>key if PyBytes_CheckExact(key) else copied_key(key)
+        if data is None:
+            raise TypeError(f"key {len(chosen)}: must be bytes or None, not {type(key).__name__}")
+        hash = murmur2_of(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        chosen.append((hash & <uint32_t>INT32_MAX) % count)
+    return chosen
+
+
+cdef bytes copied_key(object key):
+    """The bytes of a key that is no `bytes` object; None where it has no bytes."""
+    return bytes(key) if isinstance(key, (bytes, bytearray, memoryview)) else None
+
+
+cdef uint32_t murmur2_of(const uint8_t* p, Py_ssize_t size) noexcept nogil:
+    cdef uint32_t hash = MURMUR2_SEED ^ <uint32_t>size
+    cdef uint32_t word
+    while size >= 4:
+        word = little32(p) * MURMUR2_FACTOR
+        hash = (hash * MURMUR2_FACTOR) ^ ((word ^ (word >> 24)) * MURMUR2_FACTOR)
+        p += 4
+        size -= 4
+    if size:
+        if size == 3:
+            hash ^= <uint32_t>p[2] << 16
+        if size >= 2:
+            hash ^= <uint32_t>p[1] << 8
+        hash = (hash ^ p[0]) * MURMUR2_FACTOR
+    hash = (hash ^ (hash >> 13)) * MURMUR2_FACTOR
+    return hash ^ (hash >> 15)
 
 
 # ---------------------------------------------------------------- the cleaner's table

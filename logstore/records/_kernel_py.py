@@ -50,6 +50,9 @@ _HEADER_SIZE = {1: 26, 2: HEADER_V2_SIZE}  # v1 has a timestamp behind the attri
 _EPOCH = datetime.datetime(1970, 1, 1)
 _TIME_MIN, _TIME_MAX = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999, in ms since the epoch
 _NEGATIVE = "a position in a buffer is not below 0"
+# Kafka's; which partition a key belongs to depends on them. Never change.
+_MURMUR2_SEED = 0x9747B28C
+_MURMUR2_FACTOR = 0x5BD1E995
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -670,3 +673,40 @@ def _time(timestamp: int) -> bytes:
         return b"%d" % timestamp
     moment = _EPOCH + datetime.timedelta(milliseconds=timestamp)
     return f"{moment.isoformat(timespec='milliseconds')}Z".encode()
+
+
+# ---------------------------------------------------------------- keys and partitions
+
+
+def murmur2(key: Buffer) -> int:
+    """Kafka's 32-bit hash of a key, signed as Java has it (CLUSTER §3). Raises TypeError for what is no bytes."""
+    if not isinstance(key, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a key must be bytes, not {type(key).__name__}")
+    data = bytes(key)
+    value = _MURMUR2_SEED ^ (len(data) & 0xFFFFFFFF)
+    whole = len(data) // 4 * 4
+    for (word,) in struct.iter_unpack("<I", data[:whole]):
+        word = word * _MURMUR2_FACTOR & 0xFFFFFFFF
+        word = (word ^ word >> 24) * _MURMUR2_FACTOR
+        value = (value * _MURMUR2_FACTOR ^ word) & 0xFFFFFFFF
+    if whole < len(data):
+        value = (value ^ int.from_bytes(data[whole:], "little")) * _MURMUR2_FACTOR & 0xFFFFFFFF
+    value = (value ^ value >> 13) * _MURMUR2_FACTOR & 0xFFFFFFFF
+    value ^= value >> 15
+    return value - 2**32 if value >= 2**31 else value
+
+
+def partition_keys(keys: Iterable[Buffer | None], partitions: int) -> list[int]:
+    """The partition of each key, as Kafka's clients choose it by murmur2; -1 where a key is None.
+
+    The sign bit of the hash is masked off, not the absolute value taken (CLUSTER §3); an empty key is a key. Raises
+    ValueError for a number of partitions that no topic has, and TypeError for what is neither bytes nor None.
+    """
+    if not 1 <= partitions <= INT32_MAX:
+        raise ValueError(f"{partitions} partitions; a topic has 1 to {INT32_MAX}")
+    chosen: list[int] = []
+    for key in keys:
+        if not isinstance(key, (bytes, bytearray, memoryview, type(None))):
+            raise TypeError(f"key {len(chosen)}: must be bytes or None, not {type(key).__name__}")
+        chosen.append(-1 if key is None else (murmur2(key) & INT32_MAX) % partitions)
+    return chosen

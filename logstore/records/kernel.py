@@ -59,7 +59,9 @@ if TYPE_CHECKING:
         floor_entry,
         format_body,
         format_records,
+        murmur2,
         parse_header,
+        partition_keys,
         walk_batches,
     )
 else:
@@ -83,7 +85,9 @@ else:
     floor_entry = _kernel.floor_entry
     format_body = _kernel.format_body
     format_records = _kernel.format_records
+    murmur2 = _kernel.murmur2
     parse_header = _kernel.parse_header
+    partition_keys = _kernel.partition_keys
     walk_batches = _kernel.walk_batches
 
 __all__ = [
@@ -108,6 +112,8 @@ __all__ = [
     "format_records",
     "map_plain_batches",
     "map_records",
+    "murmur2",
     "parse_header",
+    "partition_keys",
     "walk_batches",
 ]
