@@ -10,14 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logstore.errors import LogstoreError
     from logstore.store import Partition, Store, Topic
     from logstore.store import open_store as open
 
 __version__ = "0.1.0"
 
-__all__ = ["Partition", "Store", "Topic", "__version__", "open"]
+__all__ = ["LogstoreError", "Partition", "Store", "Topic", "__version__", "open"]
 
-_PLACES = {"Partition": "logstore.store", "Store": "logstore.store", "Topic": "logstore.store"}
+_PLACES = {
+    "LogstoreError": "logstore.errors",
+    "Partition": "logstore.store",
+    "Store": "logstore.store",
+    "Topic": "logstore.store",
+}
 
 
 def __getattr__(name: str) -> Any:

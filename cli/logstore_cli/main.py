@@ -33,6 +33,7 @@ COMMANDS = {
     "recover": ("recover", "Bring logs back to order after a crash."),
     "reindex": ("reindex", "Make indexes, producer snapshots and leader epochs anew from the batches."),
     "retain": ("retain", "Delete old segments by the limits on size and time."),
+    "topics": ("topics", "List, make, describe, change and delete the topics of a store."),
     "truncate": ("truncate", "Drop all records of a partition from an offset on."),
 }
 

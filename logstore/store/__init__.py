@@ -1,6 +1,6 @@
 """A data directory of many partitions: topics, their logs, and what is due now and then."""
 
-from logstore.store.catalog import Topic
+from logstore.store.catalog import Catalog, Topic, is_store
 from logstore.store.partition import Partition
 from logstore.store.store import Store
 from logstore.store.watching import Watcher
@@ -8,4 +8,4 @@ from logstore.store.watching import Watcher
 open_store = Store.open
 """As `Store.open`."""
 
-__all__ = ["Partition", "Store", "Topic", "Watcher", "open_store"]
+__all__ = ["Catalog", "Partition", "Store", "Topic", "Watcher", "is_store", "open_store"]

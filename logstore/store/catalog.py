@@ -29,6 +29,8 @@ from logstore.fs import FileSystem, replace_atomically
 from logstore.log import format_kafka_uuid, parse_kafka_uuid
 
 FILE = ".logstore-topics"
+SESSION = ".logstore-session"
+"""Of those who have the store open together; see `data_directory`."""
 VERSION = 1  # of the file. On disk; what is newer is refused.
 PARTITIONS_MAX = 100_000
 _FILE_SIZE_MAX = 64 << 20
@@ -61,6 +63,10 @@ class Topic:
         """Whether it is one of Kafka's own."""
         return names.is_internal_topic(self.name)
 
+    def with_settings(self, settings: Mapping[str, str]) -> Topic:
+        """The same with settings from elsewhere added to its own."""
+        return dataclasses.replace(self, settings={**settings, **self.settings})
+
     def config(self, base: LogConfig) -> LogConfig:
         """The settings of its logs, over those of its store. Raises ValueError."""
         wanted = {**INTERNAL_SETTINGS.get(self.name, {}), **self.settings}
@@ -72,6 +78,11 @@ class Topic:
 
 
 _FIELDS = {name.replace(".", "_"): name for name in SETTINGS}
+
+
+def is_store(fs: FileSystem, root: Path) -> bool:
+    """Whether a directory is a store of ours, rather than a broker's; an empty one is neither."""
+    return fs.exists(root / FILE) or fs.exists(root / SESSION)
 
 
 class Catalog:

@@ -19,9 +19,9 @@ from logstore.errors import CorruptCheckpointError, InvalidNameError, LogLockedE
 from logstore.fs import FileLock, OpenLock, SharingFileSystem, replace_atomically
 from logstore.log import PartitionFacts, format_kafka_uuid, format_offset_checkpoint, parse_offset_checkpoint
 from logstore.names import DirectoryKind, TopicPartition
+from logstore.store.catalog import SESSION
 
 Mode = Literal["shared", "exclusive"]
-SESSION = ".logstore-session"
 WORK_LOCK = ".logstore-lock"
 """Locked for a moment by who changes what the directory is: topics, and the last one's work when it closes."""
 _CHECKPOINT_BYTES_MAX = 64 << 20
