@@ -55,7 +55,7 @@ def main() -> int:
     options = parser.parse_args()
     if not (Path(os.environ.get("KAFKA_DIST", "")) / KAFKA_VERSION / "libs").is_dir():
         sys.exit("KAFKA_DIST has not Kafka's jars; fixtures/make/get_kafka.sh fetches them")
-    print("| codec | log | Kafka: round (map, rewrite) | our round | ratio | whole process | ratio | verified | ratio |")
+    print("| codec | log | Kafka (map, rewrite) | our round | ratio | whole process | ratio | verified | ratio |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.codecs.split(","):
         codec = next(one for one in Codec if one.label == name)

@@ -7,8 +7,8 @@
     0
     ```
 
-Only `$ logstore` lines in ```console blocks run, each in a shell from the repository's root; a trailing backslash goes
-on in the next line. What is compared is standard output, line by line without trailing blanks; a line `...` stands for
+Only `$ logstore` lines in ```console blocks run, those of one document in an empty directory that has `fixtures`; a
+trailing backslash goes on in the next line. What is compared is standard output, line by line without trailing blanks; a line `...` stands for
 any number of lines (append `2>&1` to show the rest). The exit code must be the one that `$ echo $?` right after it
 shows, otherwise 0. Needs an installed logstore beside the Python that runs this.
 """
@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,16 @@ class Example:
 
 
 def main() -> int:
-    examples = [example for path in documents() for example in read_examples(path)]
-    faults = [fault for example in examples if (fault := try_example(example))]
+    count, faults = 0, []
+    for path in documents():
+        with tempfile.TemporaryDirectory() as scratch:
+            (Path(scratch) / "fixtures").symlink_to(REPOSITORY / "fixtures")
+            for example in read_examples(path):
+                count += 1
+                faults += [fault for fault in [try_example(example, Path(scratch))] if fault]
     for fault in faults:
         print(fault, file=sys.stderr)
-    print(f"{len(examples)} commands of the documents tried, {len(faults)} differ")
+    print(f"{count} commands of the documents tried, {len(faults)} differ")
     return 1 if faults else 0
 
 
@@ -67,13 +73,13 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
-def try_example(example: Example) -> str | None:
-    """Run one command; None when it did what the document says, otherwise the report of the difference."""
+def try_example(example: Example, scratch: Path) -> str | None:
+    """Run one command in a directory; None when it did what the document says, otherwise the report of the difference."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     run = subprocess.run(
         example.command,
         shell=True,
-        cwd=REPOSITORY,
+        cwd=scratch,
         env={**os.environ, "PATH": path, "COLUMNS": "120", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
