@@ -8,9 +8,9 @@
     ```
 
 Only `$ logstore` lines in ```console blocks run, those of one document in an empty directory that has `fixtures`; a
-trailing backslash goes on in the next line. What is compared is standard output, line by line without trailing blanks; a line `...` stands for
-any number of lines (append `2>&1` to show the rest). The exit code must be the one that `$ echo $?` right after it
-shows, otherwise 0. Needs an installed logstore beside the Python that runs this.
+trailing backslash goes on in the next line. What is compared is standard output, line by line without trailing blanks;
+a line `...` stands for any number of lines (append `2>&1` to show the rest). The exit code must be the one that
+`$ echo $?` right after it shows, otherwise 0. Needs an installed logstore beside the Python that runs this.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def try_example(example: Example, scratch: Path) -> str | None:
-    """Run one command in a directory; None when it did what the document says, otherwise the report of the difference."""
+    """Run one command in a directory; None when it did what the document says, else the report of the difference."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     run = subprocess.run(
         example.command,

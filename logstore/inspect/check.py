@@ -84,7 +84,8 @@ def check_log_directory(directory: LogDirectoryFiles, options: CheckOptions) -> 
         if name in directory.named:
             yield from _check_file(single_file(directory.named[name]), options)
     yield from _count("leftover", directory.path, directory.leftovers)
-    yield from _count("foreign-file", directory.path, directory.others)
+    others = [path for path in directory.others if not path.name.startswith(names.OWN_PREFIX)]
+    yield from _count("foreign-file", directory.path, others)
     yield from _count("set-aside", directory.path, [path for _, path in directory.set_aside])
     for partition in iter_partitions(directory, topic=options.topic, partition=options.partition):
         yield from check_partition(partition, context, options)

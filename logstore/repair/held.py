@@ -18,7 +18,7 @@ from logstore.errors import CorruptCheckpointError, InvalidNameError, LogLockedE
 from logstore.fs import FileLock, FileSystem, replace_atomically
 from logstore.log import find_log_directory, format_offset_checkpoint, parse_offset_checkpoint
 from logstore.names import DirectoryKind, FileKind, TopicPartition
-from logstore.repair.held_files import OWN_PREFIX, HeldFiles
+from logstore.repair.held_files import HeldFiles
 
 OnRead: TypeAlias = Callable[[int], object]
 CLEAN_MARKER = b'{"version":0,"brokerEpoch":-1}'
@@ -130,7 +130,7 @@ class HeldDirectory:
                 self.fs.unlink(own)
 
     def _own_files(self, partition: Path) -> list[Path]:
-        return [partition / name for name in self._fs.list(partition) if name.startswith(OWN_PREFIX)]
+        return [partition / name for name in self._fs.list(partition) if name.startswith(names.OWN_PREFIX)]
 
     # ---- the marks
 

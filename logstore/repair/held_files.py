@@ -16,9 +16,6 @@ from logstore import names
 from logstore.fs import Buffer, File, FileLock, FileMap, FileSystem, Names, StrPath
 from logstore.repair.dry_run import DryRunFileSystem, DryRunLock
 
-OWN_PREFIX = ".logstore-"
-"""What the names of our own small files in a partition directory begin with."""
-
 
 class HeldFiles:
     """A `FileSystem`.
@@ -44,7 +41,7 @@ class HeldFiles:
 
     def _of(self, path: StrPath) -> FileSystem:
         name = os.path.basename(os.fspath(path)).removesuffix(names.TEMPORARY_FILE_SUFFIX)
-        is_small = name.startswith(OWN_PREFIX) or name == names.CLEAN_SHUTDOWN
+        is_small = name.startswith(names.OWN_PREFIX) or name == names.CLEAN_SHUTDOWN
         return self.memory if self._in_memory and is_small else self._fs
 
     def open(self, path: StrPath, *, write: bool = False, create: bool = False, exclusive: bool = False) -> File:

@@ -17,8 +17,8 @@ from logstore.config import LogConfig
 from logstore.errors import DamagedLogError, LogstoreError
 from logstore.fs import FileSystem
 from logstore.log import Log, find_log_directory, read_facts
+from logstore.names import OWN_PREFIX
 from logstore.repair.held import Ends, HeldDirectory
-from logstore.repair.held_files import OWN_PREFIX
 
 YOUNG_MS = 60_000
 """What was changed less than this ago may belong to somebody who is still writing."""

@@ -30,7 +30,6 @@ from logstore.log.segment_scan import SizedSource
 from logstore.names import FileKind
 from logstore.records import BatchScanner, RecordBatch
 from logstore.repair.dry_run import DryRunFileSystem
-from logstore.repair.held_files import OWN_PREFIX
 
 INDEXES = (FileKind.OFFSET_INDEX, FileKind.TIME_INDEX, FileKind.TRANSACTION_INDEX)
 _MADE = (*INDEXES, FileKind.PRODUCER_SNAPSHOT, FileKind.LEADER_EPOCH_CHECKPOINT)
@@ -137,7 +136,7 @@ class Remaker:
     def _take_away(self, trial: DryRunFileSystem, partition: Path, base_offset: int | None) -> None:
         """Let what is to be made be missing, and let nobody vouch for anything; of one segment, for all but it."""
         for name in self._fs.list(partition):
-            if self._is_wanted(name, base_offset) or name.startswith(OWN_PREFIX):
+            if self._is_wanted(name, base_offset) or name.startswith(names.OWN_PREFIX):
                 trial.unlink(partition / name)
         above = partition.parent
         for name in _SIGNS_OF_A_BROKER:
