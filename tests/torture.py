@@ -1,13 +1,13 @@
 """Tries to make a log lose what it has promised: power cuts at every file operation, threads, killed processes.
 
-    python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS]
+    python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS] [--shared SECONDS]
 
 First scripts of appends, rolls, flushes, cuts, transactions, followers, retention, compaction and reopenings run in
 memory; they are stopped at every file operation, the power is cut in every mode, and the log is opened and looked at;
 some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
 them, delete from them and read them, all at once. Then real processes that append to one directory are killed
-(SIGKILL), and all that they were told to be appended must be there. Exit 1 when anything was lost, or is there that was
-not appended, or a reader saw what it must not.
+(SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store.
+Exit 1 when anything was lost, or is there that was not appended, or a reader saw what it must not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from torture_compaction import CompactionSweep
 from torture_kills import KillTally, torture_by_kills
+from torture_processes import SharedTally, torture_processes
 from torture_scripts import COMPACTIONS, SCRIPTS
 from torture_soak import SoakTally, soak
 from torture_sweep import Sweep, SweepTally, sweep_damage
@@ -30,9 +31,10 @@ from logstore.records import KERNEL_NAME
 
 KILLS = 300
 SECONDS = 660
-SWEEP_SHARE = 0.65
+SWEEP_SHARE = 0.6
 """Of the time, for the power cuts."""
 SOAK_SECONDS = 60
+SHARED_SECONDS = 60
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""
 
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the kills; default: another one each time; it is printed")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="ends about then (default: %(default)s)")
     parser.add_argument("--soak", type=float, default=SOAK_SECONDS, help="seconds of threads (default: %(default)s)")
+    parser.add_argument(
+        "--shared", type=float, default=SHARED_SECONDS, help="seconds of processes that share (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"seed {seed}, kernel {KERNEL_NAME}", flush=True)
@@ -50,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     swept = cut_power(begin + options.seconds * SWEEP_SHARE)
     soaked = read_meanwhile(seed, options.soak)
     killed = kill(seed, options.kills, begin + options.seconds)
+    shared = share(seed, options.shared)
     print(f"{time.monotonic() - begin:.0f} s")
-    problems = swept.problems + soaked.problems + killed.problems
+    problems = swept.problems + soaked.problems + killed.problems + shared.problems
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems or killed.lost or killed.foreign else 0
@@ -100,6 +106,19 @@ def read_meanwhile(seed: int, seconds: float) -> SoakTally:
     print(f"  {tally.deleted:,} segments deleted by retention")
     print(f"  {tally.passes:,} passes of readers, {tally.overtaken:,} overtaken, {tally.slow:,} slow")
     print(f"  {tally.read:,} records read, {tally.gets:,} single ones, {len(tally.problems)} problems", flush=True)
+    if tally.problems:
+        print(f"the directory is {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory)
+    return tally
+
+
+def share(seed: int, seconds: float) -> SharedTally:
+    """Kill processes that share a store, and say what came of it; the directory is kept where something is wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
+    tally = torture_processes(directory, seed, seconds)
+    print(f"  {tally.kills:,} kills of processes that share a store, {tally.segments:,} segments")
+    print(f"  {tally.acknowledged:,} records acknowledged, {tally.records:,} there, {len(tally.problems)} problems")
     if tally.problems:
         print(f"the directory is {directory}", file=sys.stderr)
     else:
