@@ -9,7 +9,8 @@ both isolation levels, and has to get exactly what was appended. Then the other 
 left when it was killed, recovered by us, have to give what Kafka itself served after its own recovery.
 
 Some of the directories are compacted by us before. And a log is cleaned in turn by Kafka's cleaner and by ours, more
-being written in between: every consumer has to find the newest value of each key.
+being written in between: every consumer has to find the newest value of each key. Last comes a whole store, with what
+groups have committed (`kafka_judge_store`).
 
 Needs Java 17, Kafka's jars in $KAFKA_DIST (fixtures/make/get_kafka.sh) and the package confluent-kafka.
 """
@@ -37,6 +38,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "fixtures" / "make"), str(REPOSITORY / "tests")]
 
 from helpers.fixtures import consumer_views  # noqa: E402
+from kafka_judge_store import judge_store, replace_files  # noqa: E402
 
 from logstore.cleaner import Cleaner  # noqa: E402
 from logstore.config import LogConfig  # noqa: E402
@@ -302,7 +304,7 @@ def _judge_with(broker: Any, made: list[Made], *, trusting: bool) -> list[str]:
         create(broker, one.topic, max__message__bytes=10_485_760)
     broker.stop()
     for one in made:
-        _replace_files(one.path, broker.data / one.path.name)
+        replace_files(one.path, broker.data / one.path.name)
     for name in _FORGOTTEN if trusting else (*_TRUSTED, *_FORGOTTEN):
         (broker.data / name).unlink(missing_ok=True)
     (broker.home / "log").write_text("")
@@ -322,15 +324,6 @@ def _judge_with(broker: Any, made: list[Made], *, trusting: bool) -> list[str]:
 
 # The broker has to cut what these end in.
 TORN = {"never-closed"}
-
-
-def _replace_files(source: Path, home: Path) -> None:
-    for file in home.iterdir():
-        if file.name != "partition.metadata":
-            file.unlink()
-    for file in source.iterdir():
-        if file.name != "partition.metadata" and not file.name.startswith("."):
-            shutil.copy2(file, home / file.name)
 
 
 def _shown(record: Record) -> tuple[Any, ...]:
@@ -476,6 +469,11 @@ def _run(work: Path, fixtures: Path) -> int:
         failures += not is_right
     problems = clean_in_turn(work)
     print(f"cleaned in turn by logstore and by Kafka's cleaner: {len(problems)} problems")
+    for problem in problems:
+        print(f"  {problem}")
+    failures += len(problems)
+    problems = judge_store(work, KAFKA_VERSION, records, _told, _shown)
+    print(f"a store, its topics and committed offsets: {len(problems)} problems")
     for problem in problems:
         print(f"  {problem}")
     failures += len(problems)
