@@ -23,14 +23,18 @@ _PLACES = {
     "Partition": "logstore.store",
     "Store": "logstore.store",
     "Topic": "logstore.store",
+    "open": "logstore.store",
 }
+_NAMES_THERE = {"open": "open_store"}
 
 
 def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    if name == "open":
-        return importlib.import_module("logstore.store").open_store
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), _NAMES_THERE.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,7 +24,8 @@ def rank(name: str) -> tuple[int, str]:
 def offered(module: ModuleType) -> set[str]:
     """The public names of a module that are no modules themselves; its version counts."""
     names = {name for name, one in vars(module).items() if not name.startswith("_") and not isinstance(one, ModuleType)}
-    return names | ({"__version__"} & vars(module).keys())
+    lazy = set(vars(module).get("_PLACES", ()))  # imported when they are asked for
+    return (names - {"TYPE_CHECKING", "Any"}) | lazy | ({"__version__"} & vars(module).keys())
 
 
 def test_the_packages_are_found() -> None:
