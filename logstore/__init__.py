@@ -11,16 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logstore.errors import LogstoreError
+    from logstore.queue import Consumer, Producer
+    from logstore.queue.aio import AsyncConsumer, AsyncProducer
     from logstore.store import Partition, Store, Topic
     from logstore.store import open_store as open
 
 __version__ = "0.1.0"
 
-__all__ = ["LogstoreError", "Partition", "Store", "Topic", "__version__", "open"]
+__all__ = [
+    "AsyncConsumer",
+    "AsyncProducer",
+    "Consumer",
+    "LogstoreError",
+    "Partition",
+    "Producer",
+    "Store",
+    "Topic",
+    "__version__",
+    "open",
+]
 
 _PLACES = {
+    "AsyncConsumer": "logstore.queue.aio",
+    "AsyncProducer": "logstore.queue.aio",
+    "Consumer": "logstore.queue",
     "LogstoreError": "logstore.errors",
     "Partition": "logstore.store",
+    "Producer": "logstore.queue",
     "Store": "logstore.store",
     "Topic": "logstore.store",
     "open": "logstore.store",

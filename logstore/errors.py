@@ -172,3 +172,15 @@ class InvalidPartitionsError(LogstoreError):
 
 class StoreClosedError(LogstoreError):
     """The store is closed, or was opened by the process from which this one was forked."""
+
+
+class ClientClosedError(LogstoreError):
+    """A producer or consumer is closed, or belongs to the process from which this one was forked."""
+
+
+class SerializationError(LogstoreError):
+    """A serializer of the caller refused a key or value, or did not give bytes; the cause has its own words."""
+
+
+class FencedMemberError(LogstoreError):
+    """A member of a group is none any more, or has lost the partitions that it commits for; nothing was written."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -96,11 +96,11 @@ def _read(reader: Reader, start: str, limit: int | None, renderer: Renderer, fol
 class Reader:
     """Reads a partition directory; problems are reported once each. Raises LogstoreError where it is none, OSError."""
 
-    def __init__(self, path: Path, isolation: Isolation) -> None:
+    def __init__(self, path: Path, isolation: Isolation, outcome: Outcome | None = None) -> None:
         self._path = path
         self._isolation = isolation
         self._reported: set[str] = set()
-        self.outcome = Outcome()
+        self.outcome = Outcome() if outcome is None else outcome
 
     def selections(self, where: RecordFilter) -> Iterator[Selection]:
         """What there is now."""
@@ -108,12 +108,16 @@ class Reader:
         return self._told(select_partition(partition, context_around(self._path), self._options(where)))
 
     def polls(self, where: RecordFilter) -> Iterator[Iterator[Selection]]:
-        """What there is now, then what has come since, on and on."""
-        partition = self._partition()
-        follower = Follower(partition, context_around(self._path), self._options(where))
+        """What there is now, then what has come since, on and on; some time lies between two."""
+        look = self.looks(where)
         while True:
-            yield self._told(follower.poll())
+            yield look()
             time.sleep(_POLL_SECONDS)
+
+    def looks(self, where: RecordFilter) -> Callable[[], Iterator[Selection]]:
+        """What gives, each time it is called, what has come since."""
+        follower = Follower(self._partition(), context_around(self._path), self._options(where))
+        return lambda: self._told(follower.poll())
 
     def offset_of(self, start: str) -> int:
         """The offset that `--from` means. Raises click.BadParameter."""

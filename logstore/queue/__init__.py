@@ -1,3 +1,41 @@
 """Durable queues in a Python program: topics, producers and consumers over a store. See the modules."""
 
-__all__: list[str] = []
+from logstore.queue.assignors import ASSIGNORS
+from logstore.queue.consumer import Consumer
+from logstore.queue.membership import Member, group_ids, group_state
+from logstore.queue.offsets_store import OffsetsStore
+from logstore.queue.partitioner import DefaultPartitioner, Partitioner, RoundRobinPartitioner
+from logstore.queue.producer import Producer
+from logstore.queue.protocol import (
+    Assignment,
+    Subscription,
+    decode_assignment,
+    decode_subscription,
+    encode_assignment,
+    encode_subscription,
+)
+from logstore.queue.reading import Message
+from logstore.queue.sending import RecordPlace, SendFuture, SentRange
+
+__all__ = [
+    "ASSIGNORS",
+    "Assignment",
+    "Consumer",
+    "DefaultPartitioner",
+    "Member",
+    "Message",
+    "OffsetsStore",
+    "Partitioner",
+    "Producer",
+    "RecordPlace",
+    "RoundRobinPartitioner",
+    "SendFuture",
+    "SentRange",
+    "Subscription",
+    "decode_assignment",
+    "decode_subscription",
+    "encode_assignment",
+    "encode_subscription",
+    "group_ids",
+    "group_state",
+]
