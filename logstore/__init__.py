@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logstore.errors import LogstoreError
-    from logstore.queue import Consumer, Producer
+    from logstore.queue import Consumer, Job, JobLostError, Producer, WorkQueue
     from logstore.queue.aio import AsyncConsumer, AsyncProducer
     from logstore.store import Partition, Store, Topic
     from logstore.store import open_store as open
@@ -22,11 +22,14 @@ __all__ = [
     "AsyncConsumer",
     "AsyncProducer",
     "Consumer",
+    "Job",
+    "JobLostError",
     "LogstoreError",
     "Partition",
     "Producer",
     "Store",
     "Topic",
+    "WorkQueue",
     "__version__",
     "open",
 ]
@@ -35,11 +38,14 @@ _PLACES = {
     "AsyncConsumer": "logstore.queue.aio",
     "AsyncProducer": "logstore.queue.aio",
     "Consumer": "logstore.queue",
+    "Job": "logstore.queue",
+    "JobLostError": "logstore.queue",
     "LogstoreError": "logstore.errors",
     "Partition": "logstore.store",
     "Producer": "logstore.queue",
     "Store": "logstore.store",
     "Topic": "logstore.store",
+    "WorkQueue": "logstore.queue",
     "open": "logstore.store",
 }
 _NAMES_THERE = {"open": "open_store"}

@@ -16,22 +16,31 @@ from logstore.queue.protocol import (
 )
 from logstore.queue.reading import Message
 from logstore.queue.sending import RecordPlace, SendFuture, SentRange
+from logstore.queue.work_queue import WorkQueue
+from logstore.queue.work_queue_errors import JobLostError, QueueClosedError
+from logstore.queue.work_queue_job import Job, JobId, QueueStats
 
 __all__ = [
     "ASSIGNORS",
     "Assignment",
     "Consumer",
     "DefaultPartitioner",
+    "Job",
+    "JobId",
+    "JobLostError",
     "Member",
     "Message",
     "OffsetsStore",
     "Partitioner",
     "Producer",
+    "QueueClosedError",
+    "QueueStats",
     "RecordPlace",
     "RoundRobinPartitioner",
     "SendFuture",
     "SentRange",
     "Subscription",
+    "WorkQueue",
     "decode_assignment",
     "decode_subscription",
     "encode_assignment",
