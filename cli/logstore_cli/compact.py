@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from logstore.inspect import LogDirectoryFiles, PartitionFiles, Target
 from logstore.names import TopicPartition
 from logstore.repair import CompactOptions, Compactor, PartitionCompaction, locate
 from logstore.repair.compact import MAP_MEMORY
-from logstore_cli.options import Outcome, parse_size, parse_time, progress, say, topic_matcher, total_bytes
+from logstore_cli.options import Outcome, parse_size, parse_span, parse_time, progress, say, topic_matcher, total_bytes
 from logstore_cli.writing import (
     error_object,
     error_text,
@@ -39,20 +38,10 @@ Examples:
   logstore compact --output /backup/compacted --json orders-3
   logstore compact --min-dirty-ratio 0.5 --throttle 50MiB /var/lib/kafka/data
 """
-_SPANS = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _SUMS = (
     "records_before", "records_after", "bytes_before", "bytes_after", "segments_before", "segments_after", "superseded",
     "tombstones_expired", "unkeyed", "aborted", "markers_dropped",
 )  # fmt: skip
-
-
-def parse_span(value: str | int) -> int:
-    """A length of time in ms: a plain number, or `90s`, `2h`, `7d`. Raises click.BadParameter."""
-    match = re.fullmatch(r"([0-9]{1,15})(\.[0-9]{1,6})?(ms|s|m|h|d|w)?", str(value).strip())
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no length of time; write milliseconds, or 90s, 2h, 7d")
-    unit = _SPANS[match[3] or ""]
-    return int(match[1]) * unit + int(float(match[2] or 0) * unit)
 
 
 @click.command("compact", epilog=EPILOG)

@@ -32,6 +32,7 @@ COMMANDS = {
     "dump": ("dump", "Print records, batches, or the entries of index and checkpoint files."),
     "groups": ("groups", "Consumer groups: what they have committed, their lag; set it anew, delete."),
     "produce": ("produce", "Send records from stdin to a topic of a store."),
+    "queue": ("queue", "Jobs of a work queue: put, get, acknowledge or give back, count."),
     "read": ("read", "Print records from an offset or time on, and follow."),
     "recover": ("recover", "Bring logs back to order after a crash."),
     "reindex": ("reindex", "Make indexes, producer snapshots and leader epochs anew from the batches."),

@@ -21,7 +21,7 @@ from logstore.records import BATCH_BYTES_MAX, ByteEncoding
 
 ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
-_SPANS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_SPANS = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _PROGRESS_BYTES_MIN = 256 << 20  # less is done before a bar is worth looking at
 
@@ -53,6 +53,15 @@ def parse_time(value: str | int) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return (moment - _EPOCH) // datetime.timedelta(milliseconds=1)
+
+
+def parse_span(value: str | int) -> int:
+    """A length of time in ms: a plain number, or `90s`, `2h`, `7d`. Raises click.BadParameter."""
+    match = re.fullmatch(r"([0-9]{1,15})(\.[0-9]{1,6})?(ms|s|m|h|d|w)?", str(value).strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no length of time; write milliseconds, or 90s, 2h, 7d")
+    unit = _SPANS[match[3] or ""]
+    return int(match[1]) * unit + int(float(match[2] or 0) * unit)
 
 
 def parse_offsets(value: str) -> tuple[int | None, int | None]:

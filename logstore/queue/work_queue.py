@@ -53,6 +53,9 @@ class WorkQueue:
         retention: `keep` all jobs in the topic as its settings say, or delete segments whose jobs are all finished
             (`consumed`): they are gone then for all other readers of the topic, too.
         serialize, deserialize: make bytes of values, and back; by default values are bytes.
+        detached: what is acquired here stays so when this is closed or its process ends, until its visibility runs out,
+            and is settled by whoever opens the queue as detached and asks for it by `acquired`. Not in an exclusive
+            store.
 
     Attributes:
         name, store: as given.
@@ -74,7 +77,10 @@ class WorkQueue:
         retention: str = "keep",
         serialize: Callable[[Any], bytes] | None = None,
         deserialize: Callable[[bytes], Any] | None = None,
+        detached: bool = False,
     ) -> None:
+        if detached and store.mode == "exclusive":
+            raise ValueError("in a store of one process alone, nobody else could settle what is acquired as detached")
         _check(durability, visibility_timeout, max_deliveries, priorities, retention)
         self.name = name
         self.store = store
@@ -85,7 +91,7 @@ class WorkQueue:
         letters = None if dead_letter is None else dead_letter.replace("{name}", name)
         if letters == name:
             raise ValueError("the dead letters of a queue cannot go to itself")
-        files = QueueFiles(store, name, priorities, durability, consumed=retention == "consumed")
+        files = QueueFiles(store, name, priorities, durability, consumed=retention == "consumed", is_detached=detached)
         self._files = files
         self._pid = getpid()
         self._is_open = True
@@ -246,6 +252,15 @@ class WorkQueue:
             due = self._files.state.next_due()
         left = max(deadline.left, 0.0)
         return left if due is None else min(left, max(due - self.store.clock.now_ms(), 1) / 1000)
+
+    def acquired(self, job_id: JobId) -> Job:
+        """A job that this worker has, by its id; for those that were acquired as `detached`.
+
+        Raises JobLostError where it is not acquired by this worker, or not any more; QueueClosedError, OSError.
+        """
+        self._files.check_open()
+        with self._turn:
+            return self._settler.acquired(self, job_id)
 
     # ---- settle
 

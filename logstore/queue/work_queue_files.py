@@ -22,7 +22,7 @@ from logstore.log import AppendFuture, Log, SharedLog
 from logstore.queue.work_queue_backlog import Backlog
 from logstore.queue.work_queue_errors import QueueClosedError
 from logstore.queue.work_queue_journal import SETTINGS, Journal
-from logstore.queue.work_queue_presence import TURN_PREFIX, SharedTurn, Users, Worker
+from logstore.queue.work_queue_presence import DETACHED, TURN_PREFIX, SharedTurn, Users, Worker
 from logstore.queue.work_queue_records import encode_advanced
 from logstore.queue.work_queue_slate import Slate
 from logstore.queue.work_queue_state import NOBODY, PartitionJobs, QueueState
@@ -49,7 +49,10 @@ class QueueFiles:
         is_alone: whether no other process can have the store open.
     """
 
-    def __init__(self, store: Store, name: str, priorities: int, durability: Durability, *, consumed: bool) -> None:
+    def __init__(
+        self, store: Store, name: str, priorities: int, durability: Durability, *, consumed: bool,
+        is_detached: bool = False,
+    ) -> None:  # fmt: skip
         self.store = store
         self.name = name
         self.durability = durability
@@ -78,7 +81,7 @@ class QueueFiles:
             stack.callback(self._lock.close)
             self._users = Users(fs, root, name)
             stack.callback(self._users.leave)
-            self.worker = Worker(fs, root, is_alone=self.is_alone)
+            self.worker = Worker(fs, root, is_alone=self.is_alone, is_detached=is_detached)
             stack.callback(self.worker.end)
             shared = SharedTurn(self.mutex, self._lock, self.check_open, self._follow)
             with shared:
@@ -126,7 +129,7 @@ class QueueFiles:
             if given > jobs.position:
                 jobs.advance(jobs.position, given, given, (0, 1, NOBODY))
                 has_changed = True
-        state.release_owner(lambda owner: True)
+        state.release_owner(lambda owner: owner != DETACHED)
         if has_changed:
             self.journal.write_snapshot(state)
         self._slate.erase()

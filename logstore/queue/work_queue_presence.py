@@ -20,6 +20,8 @@ from logstore.fs import OpenLock, SharingFileSystem
 TURN_PREFIX = ".logstore-queue-"
 USERS_PREFIX = ".logstore-users-"
 WORKER_PREFIX = ".logstore-worker-"
+DETACHED = 2**64 - 1
+"""The number of all workers that are no process: what they have acquired they have until its visibility runs out."""
 
 
 class Worker:
@@ -29,12 +31,12 @@ class Worker:
         number: never 0.
     """
 
-    def __init__(self, fs: SharingFileSystem, root: Path, *, is_alone: bool) -> None:
+    def __init__(self, fs: SharingFileSystem, root: Path, *, is_alone: bool, is_detached: bool = False) -> None:
         self._fs = fs
         self._root = root
         self._lock: OpenLock | None = None
-        self.number = _draw()
-        while not is_alone and not self._begin():
+        self.number = DETACHED if is_detached else _draw()
+        while not is_alone and not is_detached and not self._begin():
             self.number = _draw()
 
     def __repr__(self) -> str:
@@ -52,7 +54,7 @@ class Worker:
 
     def is_gone(self, number: int) -> bool:
         """Whether another worker has ended, in whatever way."""
-        return number != self.number and self._is_gone(self._path(number))
+        return number not in (self.number, DETACHED) and self._is_gone(self._path(number))
 
     def _is_gone(self, path: Path) -> bool:
         if not self._fs.exists(path):
@@ -157,4 +159,4 @@ class SharedTurn:
 
 
 def _draw() -> int:
-    return random.SystemRandom().randrange(1, 2**64)
+    return random.SystemRandom().randrange(1, DETACHED)

@@ -7,15 +7,19 @@ who come meanwhile share a sync. Thread-safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from logstore.config import Durability
 from logstore.log import AppendFuture
 from logstore.queue import work_queue_records as records
 from logstore.queue.work_queue_errors import JobLostError
 from logstore.queue.work_queue_files import QueueFiles
-from logstore.queue.work_queue_job import DEAD_FROM, DEAD_REASON, Job, foreign_headers
+from logstore.queue.work_queue_job import DEAD_FROM, DEAD_REASON, Job, JobId, foreign_headers
 from logstore.queue.work_queue_records import Kind
 from logstore.records import Record
+
+if TYPE_CHECKING:
+    from logstore.queue.work_queue import WorkQueue
 
 _HOUSE_JOBS = 4096  # finished ones between two looks for what can be deleted
 
@@ -45,6 +49,21 @@ class Settler:
 
     def __repr__(self) -> str:
         return f"<Settler of {self._files}>"
+
+    def acquired(self, queue: WorkQueue, job_id: JobId) -> Job:
+        """The job of an id, which this worker has. In the turn."""
+        number, offset = job_id.priority, job_id.offset
+        partitions = self._state.partitions
+        entry = partitions[number].open.get(offset) if 0 <= number < len(partitions) else None
+        if entry is None or entry[2] != self._worker:
+            reason = f"the job {number}@{offset} is finished, or there is none" if entry is None else (
+                f"the job {number}@{offset} is available again, or another worker has it"
+            )
+            raise JobLostError(reason, offset=offset, jobs=[])
+        record = self._files.logs[number].get(offset)
+        if record is None:
+            raise JobLostError(f"the job {number}@{offset} was deleted by retention", offset=offset, jobs=[])
+        return Job(queue, number, record, entry[1])
 
     def acknowledge(self, job: Job) -> None:
         """One job is done."""

@@ -165,7 +165,7 @@ def test_groups_of_a_broker_are_read_from_its_files(kafka_fixtures: Path) -> Non
     data = kafka_fixtures / "kafka-4.1.1" / "clean"
     found = {one["group"]: one for one in objects("groups", "describe", "--json", data)}
     newest = {
-        (one["key"]["data"]["group"], one["key"]["data"].get("topic"), one["key"]["data"].get("partition")): one["value"]
+        tuple(one["key"]["data"].get(field) for field in ("group", "topic", "partition")): one["value"]
         for partition in data.glob("__consumer_offsets-*") for one in objects("dump", "--json", partition)
     }  # fmt: skip
     assert found.keys() == {group for (group, _, _), value in newest.items() if value is not None}
