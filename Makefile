@@ -33,7 +33,8 @@ help: ## this list
 
 # --- what runs from the environment ---
 
-demo: $(VENV)/installed ## dump, check, describe and compact what real brokers wrote in fixtures/
+demo: $(VENV)/installed ## a queue in ten lines; dump, check, describe and compact what brokers wrote in fixtures/
+	@$(BIN)/python tests/first_example.py
 	@set -e; clean=fixtures/kafka-4.1.1/clean; \
 	run() { printf '\n$$ %s\n' "$$*"; PATH="$(abspath $(BIN)):$$PATH" "$$@"; }; \
 	run logstore describe $$clean/segments-0; \
