@@ -26,7 +26,7 @@ extra = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.to
 	> $(VENV)/$(1).txt && $(PIP) install -q -r $(VENV)/$(1).txt && touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka kafka-judge fuzz torture conformance clean
+.PHONY: help demo test check check-rest test-python lint types imports unused docs-commands bench bench-kafka kafka-judge fuzz torture conformance clean api
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(firstword $(MAKEFILE_LIST)) | while read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -78,6 +78,10 @@ unused: $(VENV)/check
 
 docs-commands: $(VENV)/test
 	$(BIN)/python tests/docs_commands.py
+	$(BIN)/python tests/api_reference.py --check
+
+api: $(VENV)/installed ## docs/api.md anew from the docstrings
+	$(BIN)/python tests/api_reference.py
 
 conformance: $(VENV)/test ## which behaviours of Kafka's own tests ours cover
 	$(BIN)/python tests/conformance.py $(CONFORMANCE_ARGS)
