@@ -213,7 +213,10 @@ class SharingFileSystem(FileSystem, Protocol):
     """A file system that several processes work on together."""
 
     def open_lock(self, path: StrPath) -> OpenLock:
-        """Open a lock file, creating it where it is missing. Raises OSError."""
+        """Open a lock file, creating it where it is missing.
+
+        Raises BlockingIOError where this process holds the lock of `lock` on it, OSError.
+        """
         ...
 
     def remove_directory(self, path: StrPath) -> None:
@@ -384,9 +387,8 @@ class LocalOpenLock:
         return f"<LocalOpenLock {self.path} {'open' if self._descriptor >= 0 else 'closed'}>"
 
     def acquire(self, *, shared: bool = False, wait: bool = False) -> bool:
-        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
-            self._set(kind, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK)
+            self._set(_SHARED if shared else _ALONE, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -396,12 +398,12 @@ class LocalOpenLock:
 
     def release(self) -> None:
         if self._descriptor >= 0:
-            self._set(fcntl.F_UNLCK, fcntl.F_OFD_SETLK)
+            self._set(_UNLOCKED, fcntl.F_OFD_SETLK)
 
-    def _set(self, kind: int, command: int) -> None:
+    def _set(self, kind: bytes, command: int) -> None:
         if self._descriptor < 0:
             raise ValueError(f"the lock {self.path} is closed")
-        fcntl.fcntl(self._descriptor, command, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(self._descriptor, command, kind)
 
     def read(self, size: int) -> bytes:
         return os.pread(self._descriptor, size, 0)
@@ -417,6 +419,9 @@ class LocalOpenLock:
 
 # struct flock of Linux, with 64-bit offsets: type, whence, start, length, process (0 for this kind of lock).
 _FLOCK = struct.Struct("hhqqi4x")
+_SHARED, _ALONE, _UNLOCKED = (
+    _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0) for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK)
+)
 _open_locks: weakref.WeakSet[LocalOpenLock] = weakref.WeakSet()
 
 
@@ -494,7 +499,11 @@ class LocalFileSystem:
     def open_lock(self, path: StrPath) -> LocalOpenLock:
         if not hasattr(fcntl, "F_OFD_SETLK"):
             raise OSError(errno.ENOTSUP, "locks that several processes share need Linux", os.fspath(path))
-        return LocalOpenLock(os.fspath(path), os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        name = os.fspath(path)
+        with _lock_table_guard:
+            if _identity_of(name) in _lock_table:  # closing this file again would end that lock
+                raise BlockingIOError(errno.EAGAIN, "this process has locked it for itself", name)
+            return LocalOpenLock(name, os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
     def lock(self, path: StrPath) -> LocalFileLock | None:
         name = os.fspath(path)

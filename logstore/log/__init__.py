@@ -15,6 +15,7 @@ from logstore.log.checkpoint import (
     parse_properties,
     parse_quorum_state,
 )
+from logstore.log.closed_log import ClosedLog, find_closed_log
 from logstore.log.commit import AppendFuture
 from logstore.log.leader_epochs import (
     EpochEndOffset,
@@ -38,7 +39,7 @@ from logstore.log.segment_view import SegmentView
 from logstore.log.shared_log import SharedLog
 from logstore.log.time_index import TimeIndex, TimeIndexEntry
 from logstore.log.transaction_index import AbortedTransaction, TransactionIndex, TransactionSearch
-from logstore.log.turns import Turns
+from logstore.log.turns import Turn, Turns, parse_turn, read_turn
 from logstore.log.upkeep import Upkeep
 from logstore.log.writing import Appended
 
@@ -48,6 +49,7 @@ __all__ = [
     "AppendOrigin",
     "Appended",
     "CleanShutdown",
+    "ClosedLog",
     "EpochEndOffset",
     "EpochEntry",
     "FetchData",
@@ -76,8 +78,10 @@ __all__ = [
     "TimestampOffset",
     "TransactionIndex",
     "TransactionSearch",
+    "Turn",
     "Turns",
     "Upkeep",
+    "find_closed_log",
     "find_log_directory",
     "format_kafka_uuid",
     "format_leader_epoch_checkpoint",
@@ -91,5 +95,7 @@ __all__ = [
     "parse_partition_metadata",
     "parse_properties",
     "parse_quorum_state",
+    "parse_turn",
     "read_facts",
+    "read_turn",
 ]

@@ -1,11 +1,13 @@
 """The indexes of the active segment of a log that several processes append to, in memory.
 
 They begin with what the files on disk say, and never write these: each process keeps its own, and the one that seals
-the segment makes the files anew. Memory is taken as entries come. Used as `SegmentIndexes`, and as thread-safe.
+the segment makes the files anew. Memory is taken as entries come. Used as `SegmentIndexes` and `TransactionIndexFile`,
+and as thread-safe.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Self, cast
 from logstore.fs import Buffer, FileSystem, StrPath
 from logstore.log.maps import MapCache
 from logstore.log.segment_indexes import SegmentIndexes
+from logstore.log.transaction_index_file import BYTES_MAX, TransactionIndexFile
 
 
 def scratch_indexes(
@@ -22,6 +25,25 @@ def scratch_indexes(
     """Indexes that begin as the files are, and change in memory alone. Raises OSError."""
     files = cast(FileSystem, _ScratchFiles(fs, bytes_max))  # all that indexes ask of one
     return SegmentIndexes(files, maps, base_offset, offset_path, time_path, bytes_max)
+
+
+def scratch_transaction_index(fs: FileSystem, base_offset: int, path: Path) -> TransactionIndexFile:
+    """A transaction index that begins as the file is, if there is one. Raises OSError."""
+    copy = _ScratchFiles(fs, BYTES_MAX).open(path)
+    return TransactionIndexFile(cast(FileSystem, _OneFile(copy)), path, base_offset)
+
+
+class _OneFile:
+    """Where there is one file, in memory, whatever its name."""
+
+    def __init__(self, file: ScratchFile) -> None:
+        self._file = file
+
+    def exists(self, path: StrPath) -> bool:
+        return True
+
+    def open(self, path: StrPath, *, write: bool = False, create: bool = False, exclusive: bool = False) -> ScratchFile:
+        return self._file
 
 
 class _ScratchFiles:
@@ -33,19 +55,21 @@ class _ScratchFiles:
 
     def open(self, path: StrPath, *, write: bool = False, create: bool = False, exclusive: bool = False) -> ScratchFile:
         data = b""
-        if self._fs.exists(path):
-            with self._fs.open(path) as file:
-                data = file.read(0, min(file.size(), self._bytes_max))
+        with contextlib.suppress(FileNotFoundError), self._fs.open(path) as file:
+            data = file.read(0, min(file.size(), self._bytes_max))
         return ScratchFile(os.fspath(path), data)
 
 
 class ScratchFile:
-    """A file that is nowhere but in memory; what of it is not touched takes none."""
+    """A file that is nowhere but in memory; what of it is not touched takes none.
+
+    One may write while others read: they see what was there, or what is.
+    """
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path = path
         self._size = len(data)
-        self._memory = mmap.mmap(-1, max(self._size, 1))
+        self._memory = _memory(max(self._size, 1))
         self._memory[: self._size] = data
 
     def __enter__(self) -> Self:
@@ -65,18 +89,23 @@ class ScratchFile:
 
     def write(self, position: int, data: Buffer) -> None:
         end = position + len(data)
-        if end > self._size:
-            self.truncate(end)
+        if end > len(self._memory):
+            self._make_room(2 * end)
         self._memory[position:end] = bytes(data)
+        self._size = max(self._size, end)  # last: nobody reads what is not written yet
 
     def truncate(self, size: int) -> None:
+        self._make_room(size)
+        before, self._size = self._size, min(size, self._size)
+        if size < before:
+            self._memory[size:before] = bytes(before - size)
+        self._size = size
+
+    def _make_room(self, size: int) -> None:
         if size > len(self._memory):
-            larger = mmap.mmap(-1, size)
+            larger = _memory(size)
             larger[: self._size] = self._memory[: self._size]
             self._memory = larger  # who has a view of the old one keeps it
-        elif size < self._size:
-            self._memory[size : self._size] = bytes(self._size - size)
-        self._size = size
 
     def reserve(self, position: int, size: int) -> None:
         pass
@@ -89,6 +118,11 @@ class ScratchFile:
 
     def close(self) -> None:
         pass
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Zeros that belong to this process alone: what is forked from it has its own."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class _ScratchView:

@@ -300,12 +300,12 @@ class Segment:
         self._log.open()
         self.indexes.open()
 
-    def share(self, indexes: SegmentIndexes, size: int) -> None:
+    def share(self, indexes: SegmentIndexes, transaction_index: TransactionIndexFile, size: int) -> None:
         """Make a closed segment the active one of a log that several processes append to; its first `size` bytes count.
 
-        `indexes` keep new entries to themselves: who seals the segment makes the files anew. Raises OSError.
+        The indexes keep new entries to themselves: who seals the segment makes the files anew. Raises OSError.
         """
-        self._indexes, self.size = indexes, size
+        self._indexes, self._transaction_index, self.size = indexes, transaction_index, size
         self.resume()
 
     @property

@@ -1,19 +1,21 @@
 """A log as one of several processes that append to it sees it: what was there when it looked, and what came since.
 
 Nothing is changed on disk by looking. Batches count that are whole and match their CRC; a tail that does not is one
-that is being written, or whose writer has died. Invariant: what was seen once is believed until the log is attached
-anew. Belongs to one thread at a time.
+that is being written, or whose writer has died. Invariants: what was seen once is believed until the log is attached
+anew; the last stable offset is not past a marker before the aborted transactions are known that go with it. What is
+seen is taken in under the lock of the state: any number of threads may look, and read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from logstore import names
 from logstore.clock import Clock
 from logstore.config import LogConfig
-from logstore.errors import DamagedLogError, LogstoreError
+from logstore.errors import CorruptIndexError, DamagedLogError, LogstoreError
 from logstore.fs import Buffer, FileSystem
 from logstore.log.epoch_file import EpochFile
 from logstore.log.log_state import LogState
@@ -21,13 +23,14 @@ from logstore.log.maps import MapCache
 from logstore.log.partition_state import PartitionFacts, PartitionHold
 from logstore.log.producer_state import ProducerStates
 from logstore.log.replay import Replay, replay_segment
-from logstore.log.scratch_indexes import scratch_indexes
+from logstore.log.scratch_indexes import scratch_indexes, scratch_transaction_index
 from logstore.log.segment import Segment
 from logstore.log.segments import Segments
 from logstore.names import FileKind
 from logstore.records import BatchHeader, RecordBatch, first_batch_size
 from logstore.records.kernel import walk_batches
 
+_MAPS_MAX = 8  # each keeps a descriptor, and many logs are open at a time
 _WINDOW_BYTES = 1 << 19
 _NOT_ORDERED = "the offsets of a batch do not ascend"
 
@@ -44,13 +47,20 @@ class Seen(NamedTuple):
     is_whole: bool
 
 
+_NOTHING_NEW = Seen(is_new=False, is_whole=True)
+
+
 class Tail:
     """The state of an attached log, and how it follows what others write; see `attach`."""
 
-    def __init__(self, state: LogState, clean_end: int | None) -> None:
+    def __init__(self, state: LogState, facts: PartitionFacts) -> None:
         self.state = state
-        self._clean_end = clean_end
-        self._replay = Replay(state.producers, state.epochs, state.segments.active.base_offset)
+        self._facts = facts
+        self._segment = state.segments.active
+        self._file = self._segment.file
+        self._replay = Replay(state.producers, state.epochs, self._segment.base_offset)
+        entries = self._segment.transaction_index.entries()
+        self._last_marker = entries[-1].last_offset if entries else -1
 
     def __repr__(self) -> str:
         return f"<Tail at {self.state.next_offset} of {self.state.directory}>"
@@ -63,13 +73,16 @@ class Tail:
 
         Raises OSError: files may vanish while one looks without a lock. Raises DamagedLogError.
         """
-        facts, maps = hold.facts(), MapCache(fs)
+        facts, maps = hold.facts(), MapCache(fs, _MAPS_MAX)
         segments, epochs = Segments(fs, directory), EpochFile(fs, directory)
-        bases = sorted(_bases(fs, directory))
+        found = fs.list(directory)
+        bases = sorted(_bases(found))
         if not bases or epochs.load() is not None:
             return None
         now = clock.now_ms()
         segments.load([Segment.existing(fs, directory, base, config, maps, now) for base in bases])
+        if any(one.size and not _has_indexes(one.base_offset, found) for one in segments):
+            return None
         producers = ProducerStates(
             fs, directory, producer_id_expiration_ms=config.producer_id_expiration_ms,
             transaction_max_timeout_ms=config.transaction_max_timeout_ms,
@@ -84,28 +97,33 @@ class Tail:
             next_offset=bases[-1] if position == 0 else 0, synced_offset=_recovery_point(facts, start),
             synced_ns=clock.monotonic_ns(),
         )  # fmt: skip
-        tail = cls(state, facts.clean_end)
         try:
+            tail = cls(state, facts)
             tail._replay_sealed()
             tail.catch_up()
+            is_sound = not position or state.next_offset > 0  # else the batch that the index names is none
+        except CorruptIndexError:
+            is_sound = False
         except BaseException:
-            tail.detach()
+            _give_up(state)
             raise
+        if not is_sound:
+            _give_up(state)
+            return None
         state.next_offset = max(state.next_offset, start)
         state.synced_offset = min(state.synced_offset, state.next_offset)
         return tail
 
     @property
     def is_as_closed(self) -> bool:
-        """Whether it is as its last clean close has left it."""
-        state = self.state
-        return state.next_offset == self._clean_end and state.segments.active.file.size() == state.segments.active.size
+        """Whether it is as its last clean close has left it, ours or, where it is vouched for, a broker's."""
+        facts, segment = self._facts, self._segment
+        ends = (facts.clean_end, facts.recovery_point if facts.is_vouched_for else None)
+        return self.state.next_offset in ends and self._file.size() == segment.size
 
     def detach(self) -> None:
         """Give up what is open. Who is reading finishes undisturbed."""
-        self.state.is_open = False
-        self.state.segments.active.close()
-        self.state.maps.clear()
+        _give_up(self.state)
 
     def _replay_sealed(self) -> None:
         """Bring the producers up to the begin of the active segment."""
@@ -119,23 +137,31 @@ class Tail:
 
     def catch_up(self) -> Seen:
         """Take in what was written since. Raises DamagedLogError for batches that cannot follow, OSError."""
-        state, segment = self.state, self.state.segments.active
-        file, before = segment.file, segment.size
+        if self._file.size() == self._segment.size:
+            return _NOTHING_NEW
+        with self.state.lock:
+            return self._follow()
+
+    def _follow(self) -> Seen:
+        state, segment, file = self.state, self._segment, self._file
+        before = segment.size
         whole = file.size()
-        while segment.size < whole:
-            start = segment.size
-            window = file.read(start, min(_WINDOW_BYTES, whole - start))
-            headers, _, _ = walk_batches(window, 0, len(window), start, True)
-            if not headers:
-                window = self._large(window, start, whole)
+        try:
+            while segment.size < whole:
+                start = segment.size
+                window = file.read(start, min(_WINDOW_BYTES, whole - start))
                 headers, _, _ = walk_batches(window, 0, len(window), start, True)
-            if not headers:
-                break
-            self._take(headers, window, start)
-        is_new = segment.size > before
-        if is_new:
-            state.producers.update_map_end_offset(max(state.next_offset, state.producers.map_end_offset))
-            state.after_append()
+                if not headers:
+                    window = self._large(window, start, whole)
+                    headers, _, _ = walk_batches(window, 0, len(window), start, True)
+                if not headers:
+                    break
+                self._take(headers, window, start)
+        finally:
+            is_new = segment.size > before
+            if is_new:
+                state.producers.update_map_end_offset(max(state.next_offset, state.producers.map_end_offset))
+                state.after_append()
         return Seen(is_new, segment.size == whole)
 
     def _large(self, window: bytes, start: int, whole: int) -> bytes:
@@ -146,10 +172,10 @@ class Tail:
             return b""
         if needed is None or not len(window) < needed <= whole - start:
             return b""
-        return self.state.segments.active.file.read(start, needed)
+        return self._file.read(start, needed)
 
     def _take(self, headers: list[BatchHeader], window: Buffer, start: int) -> None:
-        state, segment, replay = self.state, self.state.segments.active, self._replay
+        state, segment, replay = self.state, self._segment, self._replay
         replayed, latest_epoch = state.producers.map_end_offset, replay.latest_epoch
         for header in headers:
             last = header.base_offset + header.last_offset_delta
@@ -160,25 +186,47 @@ class Tail:
                 latest_epoch = replay.latest_epoch
                 if replay.problem is not None:
                     raise DamagedLogError(replay.problem, path=segment.path, position=header.position)
+                if replay.aborted:
+                    self._index_aborted()
             segment.take(header.size, last, header.max_timestamp, last)
             state.next_offset = last + 1
         state.leader_epoch = max(state.leader_epoch, latest_epoch)
 
+    def _index_aborted(self) -> None:
+        """Let committed readers leave out what the markers seen just now have aborted."""
+        for one in self._replay.aborted:
+            if one.last_offset > self._last_marker:  # else it was in the file already
+                self._segment.transaction_index.append(one)
+                self._last_marker = one.last_offset
+        self._replay.aborted.clear()
+
+
+def _give_up(state: LogState) -> None:
+    state.is_open = False
+    state.segments.active.close()
+    state.maps.clear()
+
 
 def _share(fs: FileSystem, maps: MapCache, segment: Segment, config: LogConfig) -> int:
     """Open the active segment up to the batch that its index names last; where that begins."""
-    paths = segment.indexes.offset_path, segment.indexes.time_path
+    offset_path, time_path = segment.indexes.offset_path, segment.indexes.time_path
+    transaction_path = segment.transaction_index.path
     whole = segment.size
-    indexes = scratch_indexes(fs, maps, segment.base_offset, *paths, config.segment_index_bytes)
+    indexes = scratch_indexes(fs, maps, segment.base_offset, offset_path, time_path, config.segment_index_bytes)
     indexes.open()
     position = segment.start_of(indexes.last_offset_entry.offset) if whole else 0
-    segment.share(indexes, position)
+    segment.share(indexes, scratch_transaction_index(fs, segment.base_offset, transaction_path), position)
     return position
 
 
-def _bases(fs: FileSystem, directory: Path) -> set[int]:
-    found = map(names.classify_file, fs.list(directory))
-    return {base for kind, base, suffix in found if kind is FileKind.LOG and suffix is None and base is not None}
+def _bases(found: Sequence[str]) -> set[int]:
+    kinds = map(names.classify_file, found)
+    return {base for kind, base, suffix in kinds if kind is FileKind.LOG and suffix is None and base is not None}
+
+
+def _has_indexes(base: int, found: Sequence[str]) -> bool:
+    wanted = (FileKind.OFFSET_INDEX, FileKind.TIME_INDEX)
+    return all(names.segment_file_name(base, kind) in found for kind in wanted)
 
 
 def _recovery_point(facts: PartitionFacts, start: int) -> int:

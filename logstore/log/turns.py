@@ -1,9 +1,9 @@
-"""Whose turn it is to change a partition that several processes have open, and how they learn that it was changed.
+"""Whose turn it is to change what several processes have open, and how they learn that it was changed.
 
-A lock file in the partition holds two numbers: the session, which the first process to open the store draws anew, and
-the generation. What is appended behind the last batch others find by looking; whatever else changes makes the
-generation odd before and even after. So who finds another even number looks at everything anew, and who finds an odd
-one knows that somebody is at work, or has died at it. One object belongs to one thread at a time.
+A lock file holds two numbers: the session, which the first process to open the store draws anew, and the generation.
+What is appended behind the last batch others find by looking; whatever else changes makes the generation odd before and
+even after. So who finds another even number looks at everything anew, and who finds an odd one knows that somebody is
+at work, or has died at it. One who takes turns is one thread at a time; any number may look.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from logstore.fs import OpenLock
+from logstore.fs import FileSystem, OpenLock
 
 _NUMBERS = struct.Struct(">QQ")  # session, generation. In files of ours; never change.
-
-
 _DELETED = 2**64 - 1
 
 
@@ -38,6 +37,21 @@ class Turn(NamedTuple):
         return self.generation == _DELETED
 
 
+class _Taken:
+    """Holds a lock inside a `with`: appends do that, and a generator would cost them a microsecond."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: OpenLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire(wait=True)
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
 class Turns:
     """The lock file of one partition, open.
 
@@ -48,28 +62,31 @@ class Turns:
 
     def __init__(self, lock: OpenLock, session: int) -> None:
         self._lock = lock
+        self._taken = _Taken(lock)
         self.session = session
 
     def __repr__(self) -> str:
-        return f"<Turns {self._lock.path} {self.read()}>"
+        return f"<Turns {self._lock.path} of session {self.session}>"
+
+    # ---- looking, which needs no lock
+
+    def raw(self) -> bytes:
+        """What the file says now, as bytes: others, when it says something else."""
+        return self._lock.read(_NUMBERS.size)
 
     def read(self) -> Turn:
-        """What the file says now; needs no lock."""
-        data = self._lock.read(_NUMBERS.size)
-        return Turn(*_NUMBERS.unpack(data)) if len(data) == _NUMBERS.size else Turn()
+        """What the file says now."""
+        return parse_turn(self.raw())
 
     def is_good(self, turn: Turn) -> bool:
         """Whether somebody of this session has left the log in order."""
         return turn.is_settled and turn.session == self.session
 
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
+    # ---- taking it
+
+    def taken(self) -> contextlib.AbstractContextManager[None]:
         """Keep all others from appending and changing, inside."""
-        self._lock.acquire(wait=True)
-        try:
-            yield
-        finally:
-            self._lock.release()
+        return self._taken
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[bool]:
@@ -81,22 +98,40 @@ class Turns:
             if has_it:
                 self._lock.release()
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Change more than the end, inside `taken`. Where that fails, or the process dies, others know."""
-        odd = self.read().generation | 1
-        self._lock.write(_NUMBERS.pack(self.session, odd))
-        yield
-        self._lock.write(_NUMBERS.pack(self.session, odd + 1))
+    # ---- changing, inside `taken`
 
-    def vouch(self) -> None:
-        """Say that the log is in order, in this session, inside `taken`; others look at it anew."""
+    def begin(self) -> None:
+        """Say that more than the end is being changed; others know also where this process dies at it."""
+        self._lock.write(_NUMBERS.pack(self.session, self.read().generation | 1))
+
+    def end(self) -> None:
+        """Say that all is in order, in this session; others look at it anew."""
         self._lock.write(_NUMBERS.pack(self.session, (self.read().generation | 1) + 1))
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Change more than the end. Where that fails it does not count as in order."""
+        self.begin()
+        yield
+        self.end()
+
     def delete(self) -> None:
-        """Say that the partition is no more, inside `taken`."""
+        """Say that the partition is no more."""
         self._lock.write(_NUMBERS.pack(self.session, _DELETED))
 
     def close(self) -> None:
         """Give the file up."""
         self._lock.close()
+
+
+def parse_turn(data: bytes) -> Turn:
+    """What the bytes of a lock file say; a file of somebody else says nothing."""
+    return Turn(*_NUMBERS.unpack(data)) if len(data) == _NUMBERS.size else Turn()
+
+
+def read_turn(fs: FileSystem, path: Path) -> Turn:
+    """What a lock file says, without opening it as one; the file need not be there. Raises OSError."""
+    if not fs.exists(path):
+        return Turn()
+    with fs.open(path) as file:
+        return parse_turn(file.read(0, _NUMBERS.size))

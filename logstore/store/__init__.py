@@ -2,10 +2,11 @@
 
 from logstore.store.catalog import Catalog, Topic, is_store
 from logstore.store.partition import Partition
+from logstore.store.service import StoreService
 from logstore.store.store import Store
 from logstore.store.watching import Watcher
 
 open_store = Store.open
 """As `Store.open`."""
 
-__all__ = ["Catalog", "Partition", "Store", "Topic", "Watcher", "is_store", "open_store"]
+__all__ = ["Catalog", "Partition", "Store", "StoreService", "Topic", "Watcher", "is_store", "open_store"]

@@ -2,14 +2,15 @@
 
 The file is replaced as a whole, durably, under the store's lock. A topic is in it before its directories are made, and
 out of it before they go: a crash in between leaves neither half a topic nor one that comes back. Topics whose
-directories somebody else has put there, a broker or a copy, are there as well. Immutable values: thread-safe.
+directories somebody else has put there, a broker or a copy, are there as well; of those a partition may be elsewhere.
+Immutable values: thread-safe.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from uuid import UUID
 from logstore import names
 from logstore.config import SETTINGS, LogConfig
 from logstore.errors import (
+    CorruptCheckpointError,
     InvalidNameError,
     InvalidPartitionsError,
     LogstoreError,
@@ -85,25 +87,44 @@ def is_store(fs: FileSystem, root: Path) -> bool:
     return fs.exists(root / FILE) or fs.exists(root / SESSION)
 
 
+def find_root(fs: FileSystem, directories: Sequence[Path]) -> list[Path]:
+    """The directories of a store, first the one that has the list of topics, whatever their order was.
+
+    Raises LogstoreError where two of them have one, or some are missing, and as `Catalog.read_file`.
+    """
+    roots = [one for one in directories if fs.exists(one / FILE)]
+    if len(roots) > 1:
+        raise LogstoreError(
+            f"there is a list of topics, and one in {roots[1]}: these are directories of two stores", path=roots[0]
+        )
+    places = roots + [one for one in directories if one not in roots]
+    Catalog.read_file(fs, places[0]).check_directories(places)
+    return places
+
+
 class Catalog:
     """The topics of a store at one moment.
 
     Attributes:
         topics: by name.
         deleting: names whose directories are on their way out.
+        directories: how many the store had when it was written.
     """
 
-    def __init__(self, topics: Mapping[str, Topic] = MappingProxyType({}), deleting: Iterable[str] = ()) -> None:
+    def __init__(
+        self, topics: Mapping[str, Topic] = MappingProxyType({}), deleting: Iterable[str] = (), directories: int = 1
+    ) -> None:
         self.topics = dict(topics)
         self.deleting = frozenset(deleting)
+        self.directories = directories
 
     def __repr__(self) -> str:
         return f"<Catalog of {len(self.topics)} topics>"
 
     @classmethod
-    def read(cls, fs: FileSystem, root: Path, directories: Iterable[Path]) -> Catalog:
+    def read(cls, fs: FileSystem, root: Path, directories: Sequence[Path]) -> Catalog:
         """Read the file, and see what else lies there. Raises UnsupportedFormatError, LogstoreError, OSError."""
-        known = cls._parse(fs, root / FILE)
+        known = cls.read_file(fs, root)
         topics = dict(known.topics)
         for directory in directories:
             for name, partitions, topic_id in _found(fs, directory):
@@ -114,10 +135,12 @@ class Catalog:
                     topics[name] = Topic(name, partitions, topic_id)
                 elif partitions > before.partitions:
                     topics[name] = dataclasses.replace(before, partitions=partitions)
-        return cls(topics, known.deleting)
+        return cls(topics, known.deleting, known.directories)
 
     @classmethod
-    def _parse(cls, fs: FileSystem, path: Path) -> Catalog:
+    def read_file(cls, fs: FileSystem, root: Path) -> Catalog:
+        """Read the file alone; no topics where there is none. Raises UnsupportedFormatError, LogstoreError, OSError."""
+        path = root / FILE
         if not fs.exists(path):
             return cls()
         with fs.open(path) as file:
@@ -131,12 +154,23 @@ class Catalog:
                     path=path, remedy="use a newer logstore",
                 )  # fmt: skip
             topics = {name: _topic(name, entry) for name, entry in found["topics"].items()}
-            return cls(topics, map(str, found["deleting"]))
-        except (ValueError, KeyError, TypeError, AttributeError, InvalidNameError) as error:
+            return cls(topics, map(str, found["deleting"]), int(found.get("directories", 1)))
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        except (InvalidNameError, CorruptCheckpointError) as error:
+            problem = error.reason
+        raise LogstoreError(
+            f"the list of topics cannot be read ({problem})", path=path,
+            remedy="move it away: topics are found again by their directories, with default settings",
+        )  # fmt: skip
+
+    def check_directories(self, given: Sequence[Path]) -> None:
+        """Raise LogstoreError where some are missing: the partitions in these would be made anew."""
+        if self.directories > len(given):
             raise LogstoreError(
-                f"the list of topics cannot be read: {error}", path=path,
-                remedy="move it away: topics are found again by their directories, with default settings",
-            ) from error  # fmt: skip
+                f"this store has {self.directories} directories, and {len(given)} of them were given", path=given[0],
+                remedy="open it with all of them",
+            )  # fmt: skip
 
     def write(self, fs: FileSystem, root: Path) -> None:
         """Replace the file, durably. Raises OSError."""
@@ -148,7 +182,9 @@ class Catalog:
             }
             for topic in self.topics.values()
         }
-        content = {"version": VERSION, "topics": topics, "deleting": sorted(self.deleting)}
+        content = {
+            "version": VERSION, "directories": self.directories, "topics": topics, "deleting": sorted(self.deleting),
+        }  # fmt: skip
         replace_atomically(fs, root / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
     # ---- changes, each of which gives another catalog
@@ -173,7 +209,7 @@ class Catalog:
         if other is not None:
             raise InvalidNameError(f"topic {topic.name!r} collides with {other!r}: '.' and '_' are the same in metrics")
         _check_count(topic.partitions)
-        return Catalog({**self.topics, topic.name: topic}, self.deleting)
+        return self._with(topic)
 
     def grown(self, name: str, partitions: int) -> Catalog:
         """With more partitions of a topic. Raises UnknownTopicError, InvalidPartitionsError (CLUSTER §2.4)."""
@@ -197,14 +233,18 @@ class Catalog:
         """Without a topic, whose directories are to go. Raises UnknownTopicError."""
         self.get(name)
         rest = {one: topic for one, topic in self.topics.items() if one != name}
-        return Catalog(rest, self.deleting | {name})
+        return Catalog(rest, self.deleting | {name}, self.directories)
 
     def gone(self, name: str) -> Catalog:
         """Once the directories of a topic are renamed."""
-        return Catalog(self.topics, self.deleting - {name})
+        return Catalog(self.topics, self.deleting - {name}, self.directories)
+
+    def spread_over(self, directories: int) -> Catalog:
+        """With another number of directories."""
+        return Catalog(self.topics, self.deleting, directories)
 
     def _with(self, topic: Topic) -> Catalog:
-        return Catalog({**self.topics, topic.name: topic}, self.deleting)
+        return Catalog({**self.topics, topic.name: topic}, self.deleting, self.directories)
 
 
 def _topic(name: str, entry: Mapping[str, Any]) -> Topic:
@@ -225,7 +265,9 @@ def _found(fs: FileSystem, directory: Path) -> Iterable[tuple[str, int, UUID | N
             found = names.parse_partition_directory(name)
         except InvalidNameError:
             continue
-        if found.kind is names.DirectoryKind.NORMAL and names.is_valid_topic_name(found.topic):
+        if found.kind is not names.DirectoryKind.NORMAL or not names.is_valid_topic_name(found.topic):
+            continue
+        if fs.is_directory(directory / name):
             counts[found.topic] = max(counts.get(found.topic, 0), found.partition + 1)
     for topic, count in counts.items():
         if topic != names.CLUSTER_METADATA_TOPIC and count <= PARTITIONS_MAX:

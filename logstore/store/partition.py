@@ -1,12 +1,13 @@
 """A partition of a store: a log that is opened when it is needed, and given up when too many others are.
 
 Every operation sees what other processes have done. Thread-safe; a partition outlives the closing of its log, not that
-of its store.
+of its store, nor its topic.
 """
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,18 @@ from logstore.log import (
 from logstore.log.reading import READ_BYTES_MAX
 from logstore.names import TopicPartition
 from logstore.records import Codec, Record
+from logstore.store.data_directory import PartitionEnds
 
 AnyLog: TypeAlias = Log | SharedLog
+
+_OPEN_LOGS_MIN, _OPEN_LOGS_MAX = 8, 200
+_DESCRIPTORS_LEFT = 100  # for all else
+_DESCRIPTORS_SHARED = 11  # lock, log file and its map, and as many sealed files as a shared log maps
+_DESCRIPTORS = 16  # log file, indexes, their maps, and some sealed files
+
+
+class TopicsChangedError(Exception):
+    """A log cannot be opened before somebody has looked whether it still is of the topic."""
 
 
 class Partition:
@@ -41,17 +52,28 @@ class Partition:
     Attributes:
         name: topic and number.
         directory: where it is.
+        ends: of the log as it was closed, where this process had it alone; None while it is open, and before.
+        has_failed: whether closing the log, or a sync of it, has failed.
     """
 
-    def __init__(self, name: TopicPartition, directory: Path, opener: Callable[[], AnyLog], pool: LogPool) -> None:
+    def __init__(
+        self, name: TopicPartition, directory: Path, opener: Callable[[], AnyLog], check: Callable[[], object],
+        pool: LogPool,
+    ) -> None:  # fmt: skip
         self.name = name
         self.directory = directory
+        self.ends: PartitionEnds | None = None
+        self.has_failed = False
+        self._was_used = False
         self._opener = opener
+        self._check = check
         self._pool = pool
         self._log: AnyLog | None = None
         self._users = 0
+        self._using = _Using(self)
         self._is_gone = False
-        # Guards the three; an opening holds it, so that two do not open one log. Taken before the pool's.
+        # Guards the log, its users, and whether it is gone; an opening holds it, so that two do not open one log.
+        # Taken before the pool's.
         self._guard = threading.Lock()
 
     def __repr__(self) -> str:
@@ -59,45 +81,91 @@ class Partition:
 
     # ---- the log behind it
 
-    @contextlib.contextmanager
-    def using(self) -> Iterator[AnyLog]:
-        """The log, open inside. Raises as `Log.open`, LogClosedError once the store is closed or the topic gone."""
-        log = self._take()
-        try:
-            yield log
-        finally:
-            self._give_back()
+    def using(self) -> _Using:
+        """The log, open inside a `with`.
+
+        Raises as `Log.open`; LogClosedError once the topic is gone, StoreClosedError once the store is closed.
+        """
+        return self._using
 
     def _take(self) -> AnyLog:
+        self._check()
         with self._guard:
-            if self._is_gone:
-                raise LogClosedError("its store is closed, or its topic deleted", path=self.directory)
             log = self._log
-            if log is None:
-                log = self._log = self._opener()
-                self._pool.add(self)
+            if log is not None:
+                self._users += 1
+                self._was_used = True
+                return log
+        log = self._opened()
+        while log is None:
+            self._check()
+            log = self._opened()
+        self._pool.add(self)
+        return log
+
+    def _opened(self) -> AnyLog | None:
+        """The log, in use; None where topics have changed meanwhile, and one has to look first whether it is there."""
+        with self._guard:
+            if self._log is None:
+                if self._is_gone:
+                    raise LogClosedError("its topic was deleted", path=self.directory)
+                try:
+                    self._log = self._opener()
+                except TopicsChangedError:
+                    return None
+                self.ends = None
             self._users += 1
-            return log
+            self._was_used = True
+            return self._log
 
     def _give_back(self) -> None:
         with self._guard:
             self._users -= 1
 
     @property
-    def open_log(self) -> AnyLog | None:
-        """The log, where it is open already."""
-        return self._log
+    def is_gone(self) -> bool:
+        """Whether its store is closed, or its topic deleted."""
+        return self._is_gone
+
+    def configure(self, config: LogConfig) -> None:
+        """Let the log, where it is open, take other settings."""
+        with self._guard:
+            if self._log is not None:
+                self._log.configure(config)
+
+    def maintain(self) -> None:
+        """What is due now and then, where the log is open; as `Log.maintain`."""
+        log = self._log
+        if log is not None:
+            log.maintain()
 
     def shut(self, *, for_good: bool = False) -> bool:
-        """Close the log unless somebody uses it; whether it is closed. `for_good`: whoever uses it, once for all."""
+        """Close the log unless somebody uses it; whether it is closed. `for_good`: whoever uses it, once for all.
+
+        Raises as `Log.close`.
+        """
         with self._guard:
             if self._users and not for_good:
                 return False
             self._is_gone = self._is_gone or for_good
             log, self._log = self._log, None
-        if log is not None:
-            log.close()
+            if log is not None:
+                self._close(log)
         return True
+
+    def _close(self, log: AnyLog) -> None:
+        """Under the guard: nobody opens it before it is closed."""
+        if isinstance(log, SharedLog):
+            log.close()
+            self.has_failed = self.has_failed or log.has_failed
+            return
+        ends = PartitionEnds(log.log_start_offset, log.segments[0].base_offset, log.log_end_offset, log.cleaner_point)
+        try:
+            log.close()
+        except BaseException:
+            self.has_failed = True
+            raise
+        self.ends = ends
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Log]:
@@ -222,31 +290,65 @@ class Partition:
             return log.offset_for_time(timestamp)
 
 
+class _Using:
+    """Keeps a log open inside a `with`: every operation does that, and a generator would cost it a microsecond."""
+
+    __slots__ = ("_partition",)
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+
+    def __enter__(self) -> AnyLog:
+        return self._partition._take()
+
+    def __exit__(self, *exception: object) -> None:
+        self._partition._give_back()
+
+
+def open_logs_max(*, is_shared: bool) -> int:
+    """How many logs may be open at a time, by the descriptors that this process may have."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _OPEN_LOGS_MAX
+    each = _DESCRIPTORS_SHARED if is_shared else _DESCRIPTORS
+    return min(max((limit - _DESCRIPTORS_LEFT) // each, _OPEN_LOGS_MIN), _OPEN_LOGS_MAX)
+
+
 class LogPool:
     """How many logs may be open at a time: each takes a few descriptors.
 
     Args:
-        open_max: beyond so many, those are closed that were opened first and are not in use.
+        open_max: beyond so many, those are closed that were not used for the longest time, and are not in use.
     """
 
     def __init__(self, open_max: int) -> None:
         self._open_max = open_max
-        self._guard = threading.Lock()  # guards the order; innermost
+        # Guards the order; innermost. Logs are closed without it.
+        self._guard = threading.Lock()
         self._open: OrderedDict[TopicPartition, Partition] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<LogPool {len(self._open)} of {self._open_max}>"
 
     def add(self, partition: Partition) -> None:
-        """Note that a log was opened, and choose others to be closed by `make_room`."""
+        """Note that a log was opened, and close others that are too many. Raises as `Partition.shut`."""
         with self._guard:
             self._open[partition.name] = partition
-
-    def make_room(self) -> None:
-        """Close logs that are too many. Raises OSError."""
-        with self._guard:
-            surplus = len(self._open) - self._open_max
-            chosen = [self._open.popitem(last=False)[1] for _ in range(surplus)]
+            chosen = self._surplus()
         for one in chosen:
-            if not one.shut():
-                self.add(one)
+            if one is partition or not one.shut():
+                with self._guard:
+                    self._open[one.name] = one
+
+    def _surplus(self) -> list[Partition]:
+        chosen: list[Partition] = []
+        for _ in range(2 * len(self._open)):
+            if len(self._open) <= self._open_max:
+                break
+            _, oldest = self._open.popitem(last=False)
+            if oldest._was_used:  # since it was looked at last: it gets a second chance
+                oldest._was_used = False
+                self._open[oldest.name] = oldest
+            else:
+                chosen.append(oldest)
+        return chosen

@@ -2,35 +2,39 @@
 
 A store is opened by one process alone, or by any number together; then each sees what the others do. What is on disk
 is Kafka's, but for dot-files that it ignores. Invariant: a topic is there for all or for none. Thread-safe. Nothing
-runs in the background unless `start` is called.
+runs in the background: `retain`, `compact` and `maintain` are called by whoever wants them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from logstore.cleaner import Cleaner, CleaningStats
+from logstore import names
 from logstore.clock import Clock, SystemClock
 from logstore.config import LogConfig
-from logstore.errors import DamagedLogError, LogstoreError, StoreClosedError, UnknownTopicError
+from logstore.errors import LogstoreError, StoreClosedError, UnknownTopicError
 from logstore.fs import LocalFileSystem, SharingFileSystem, StrPath
-from logstore.log import Log, PartitionHold, SharedLog, Turns
+from logstore.log import Log, PartitionHold, SharedLog
 from logstore.names import TopicPartition
-from logstore.retention import RetentionPlan, plan_retention, retain
-from logstore.store.catalog import Catalog, Topic
-from logstore.store.data_directory import DataDirectory, Mode, PartitionEnds
-from logstore.store.partition import AnyLog, LogPool, Partition
-from logstore.store.removal import remove_due, rename_for_deletion
+from logstore.store.catalog import Catalog, Topic, find_root
+from logstore.store.closing import Closing, close_all
+from logstore.store.data_directory import DataDirectory, Mode
+from logstore.store.network import find_network_file_system
+from logstore.store.partition import AnyLog, LogPool, Partition, TopicsChangedError, open_logs_max
+from logstore.store.removal import remove_due
+from logstore.store.topic_keeper import TopicKeeper
 from logstore.store.watching import Watcher
 
-OPEN_LOGS_MAX = 200
+if TYPE_CHECKING:  # what they need takes long to import, and few call for it
+    from logstore.cleaner import Cleaner, CleaningStats
+    from logstore.retention import RetentionPlan
 
 
 class Store:
@@ -51,16 +55,11 @@ class Store:
         self._directories = directories
         self._fs = fs
         self._clock = clock
-        self._pid = os.getpid()
+        self._process = os.getpid()
         self._is_open = True
-        # Guards catalog and partitions; taken before those of partitions and logs.
-        self._guard = threading.RLock()
-        self._partitions: dict[TopicPartition, Partition] = {}
-        self._pool = LogPool(OPEN_LOGS_MAX)
-        self._turns = Turns(fs.open_lock(self.paths[0] / ".logstore-turns"), directories[0].session.number)
-        self._seen = self._turns.read()
-        self._catalog = self._read_catalog()
-        self._complete()
+        self._partitions: dict[TopicPartition, Partition] = {}  # changed under the guard of the keeper
+        self._pool = LogPool(open_logs_max(is_shared=mode == "shared"))
+        self._keeper = TopicKeeper(fs, directories, self._take_over)
 
     @classmethod
     def open(
@@ -81,21 +80,26 @@ class Store:
             fs, clock: what it stands on.
 
         Raises LogLockedError (a broker has it, or one who wants it for itself), UnsupportedFormatError (a newer
-        logstore has written it), OSError; ValueError for what is no such argument.
+        logstore has written it), OSError; ValueError for what is no such argument. Warns of a network file system
+        where it is to be shared: there, others may not see locks, or what was written.
         """
         if mode not in ("shared", "exclusive"):
             raise ValueError(f"{mode!r} is no mode; there are shared and exclusive")
-        places = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(one) for one in path]
+        given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+        places = [Path(os.path.abspath(one)) for one in given]
         if not places or len({one.resolve() for one in places}) < len(places):
             raise ValueError("a store has one directory or more, each of them once")
         fs, held = fs or LocalFileSystem(), list[DataDirectory]()
+        if mode == "shared" and isinstance(fs, LocalFileSystem):
+            _warn_of_networks(places)
+        places = find_root(fs, places)  # before anything is changed: what is refused is as it was
         try:
             for place in places:
                 held.append(DataDirectory.hold(fs, place, mode))
             return cls(held, mode, config or LogConfig(), fs, clock or SystemClock())
         except BaseException:
             for one in held:
-                one.release()
+                one.abandon()
             raise
 
     def __enter__(self) -> Self:
@@ -118,7 +122,7 @@ class Store:
         """Raise StoreClosedError where it is closed, or was opened before this process was forked."""
         if not self._is_open:
             raise StoreClosedError("this store is closed", path=self.paths[0])
-        if self._pid != os.getpid():
+        if self._process != os.getpid():
             raise StoreClosedError(
                 "this store was opened by the process that this one was forked from", path=self.paths[0],
                 remedy="open it again after the fork",
@@ -152,13 +156,15 @@ class Store:
 
         Raises InvalidNameError, TopicExistsError, InvalidPartitionsError, ValueError for a setting that is none.
         """
+        self.check_open()
         topic = Topic(name, partitions, uuid4(), dict(settings or {}))
         topic.config(self.config)
-        with self._changing_catalog() as change:
-            if exist_ok and name in self._catalog.topics:
-                return self._catalog.topics[name]
-            change(self._catalog.with_topic(topic))
-            self._make_directories(topic)
+        with self._keeper.changing() as change:
+            known = self._keeper.catalog.topics.get(name)
+            if exist_ok and known is not None:
+                return known
+            change(self._keeper.catalog.with_topic(topic))
+            self._keeper.make_directories(topic)
         return topic
 
     def grow_topic(self, name: str, partitions: int) -> Topic:
@@ -166,10 +172,11 @@ class Store:
 
         Raises UnknownTopicError, InvalidPartitionsError where that is not more.
         """
-        with self._changing_catalog() as change:
-            change(self._catalog.grown(name, partitions))
-            topic = self._catalog.get(name)
-            self._make_directories(topic)
+        self.check_open()
+        with self._keeper.changing() as change:
+            change(self._keeper.catalog.grown(name, partitions))
+            topic = self._keeper.catalog.get(name)
+            self._keeper.make_directories(topic)
         return topic
 
     def alter_topic(self, name: str, settings: Mapping[str, str | None]) -> Topic:
@@ -177,107 +184,43 @@ class Store:
 
         Raises UnknownTopicError, ValueError for a setting that is none.
         """
-        with self._changing_catalog() as change:
-            catalog = self._catalog.altered(name, settings)
-            catalog.get(name).config(self.config)
+        self.check_open()
+        with self._keeper.changing() as change:
+            catalog = self._keeper.catalog.altered(name, settings)
+            topic = catalog.get(name)
+            topic.config(self.config)
             change(catalog)
-            return catalog.get(name)
+        return topic
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and all its records: the directories are renamed, durably, and go after file.delete.delay.ms.
 
         Raises UnknownTopicError, OSError.
         """
-        with self._changing_catalog() as change:
-            change(self._catalog.without(name))
-            self._finish_deletion(name)
-            change(self._catalog.gone(name))
-
-    def _finish_deletion(self, name: str) -> None:
-        for directory in self._directories:
-            for partition, path in directory.partitions().items():
-                if partition.topic == name:
-                    known = self._partitions.pop(partition, None)
-                    if known is not None:
-                        known.shut(for_good=True)
-                    rename_for_deletion(self._fs, path, partition)
-
-    def _make_directories(self, topic: Topic) -> None:
-        there = self._places()
-        counts = {one.path: sum(path.parent == one.path for path in there.values()) for one in self._directories}
-        for number in range(topic.partitions):
-            partition = TopicPartition(topic.name, number)
-            if partition not in there:
-                root = min(counts, key=counts.__getitem__)
-                counts[root] += 1
-                self._fs.make_directory(root / str(partition))
-        for root in counts:
-            self._fs.sync_directory(root)
-
-    # ---- the catalog
-
-    def _complete(self) -> None:
-        """Finish what a crash has left of changes to topics."""
-        there = {name.topic: 0 for name in self._places()}
-        for name in self._places():
-            there[name.topic] += 1
-        missing = [one for one in self._catalog.topics.values() if there.get(one.name, 0) < one.partitions]
-        if not missing and not self._catalog.deleting:
-            return
-        with self._changing_catalog() as change:
-            for topic in missing:
-                if topic.name in self._catalog.topics:
-                    self._make_directories(topic)
-            for deleted in self._catalog.deleting:
-                self._finish_deletion(deleted)
-                change(self._catalog.gone(deleted))
-
-    def _read_catalog(self) -> Catalog:
-        return Catalog.read(self._fs, self.paths[0], self.paths)
+        self.check_open()
+        with self._keeper.changing() as change:
+            change(self._keeper.catalog.without(name))
+            self._keeper.rename_directories(name)
+            change(self._keeper.catalog.gone(name))
 
     def _current_catalog(self) -> Catalog:
-        """The topics as they are now, whoever has changed them."""
-        self.check_open()
-        turn = self._turns.read()
-        if turn != self._seen:
-            with self._guard:
-                self._seen = turn
-                self._take_over(self._read_catalog())
-        return self._catalog
+        if not self._is_open:
+            self.check_open()
+        try:
+            return self._keeper.current()
+        except (OSError, ValueError):
+            self.check_open()  # of what is closed, also by a fork, the lock file cannot be read
+            raise
 
-    def _take_over(self, catalog: Catalog) -> None:
-        """See a catalog that another process has changed: topics that went, and settings."""
-        before, self._catalog = self._catalog, catalog
+    def _take_over(self, before: Catalog, after: Catalog) -> None:
+        """See topics that went or came, and other settings, whoever has changed them."""
         for name, partition in list(self._partitions.items()):
-            old, new = before.topics.get(name.topic), catalog.topics.get(name.topic)
+            old, new = before.topics.get(name.topic), after.topics.get(name.topic)
             if new is None or old is None or old.topic_id != new.topic_id:
                 del self._partitions[name]
                 partition.shut(for_good=True)
             elif old.settings != new.settings:
-                self._configure(partition, new)
-
-    def _configure(self, partition: Partition, topic: Topic) -> None:
-        log = partition.open_log
-        if log is not None:
-            log.configure(topic.config(self.config))
-
-    @contextlib.contextmanager
-    def _changing_catalog(self) -> Iterator[Callable[[Catalog], None]]:
-        """Change the topics inside, with what is given; other processes wait, and see it then."""
-        self.check_open()
-        with self._guard, self._directories[0].working():
-            self._take_over(self._read_catalog())
-
-            def change(catalog: Catalog) -> None:
-                catalog.write(self._fs, self.paths[0])
-                self._take_over(catalog)
-
-            try:
-                yield change
-            finally:
-                with self._turns.changing():
-                    pass
-                self._seen = self._turns.read()
+                partition.configure(new.config(self.config))
 
     # ---- partitions
 
@@ -285,54 +228,68 @@ class Store:
         """A partition of a topic. Raises UnknownTopicError."""
         catalog, name = self._current_catalog(), TopicPartition(topic, number)
         found = self._partitions.get(name)
+        if found is not None:
+            return found
+        if not 0 <= number < catalog.get(topic).partitions:
+            raise UnknownTopicError(
+                f"topic {topic!r} has {catalog.get(topic).partitions} partitions, and none with number {number}"
+            )
+        with self._keeper.guard:
+            found = self._partitions.get(name) or self._new_partition(name)
         if found is None:
-            if not 0 <= number < catalog.get(topic).partitions:
-                raise UnknownTopicError(
-                    f"topic {topic!r} has {catalog.get(topic).partitions} partitions, and none with number {number}"
-                )
-            with self._guard:
-                found = self._partitions.get(name) or self._new_partition(name)
-        self._pool.make_room()
+            raise UnknownTopicError(
+                f"partition {number} of topic {topic!r} is not in this store", path=self.paths[0],
+                remedy="of a topic that a broker has made the other partitions may be with other brokers",
+            )  # fmt: skip
         return found
 
     def partitions(self, topic: str | None = None) -> list[Partition]:
-        """All partitions, or those of a topic. Raises UnknownTopicError."""
+        """All partitions that are here, or those of a topic. Raises UnknownTopicError."""
         chosen = self.topics(internal=True) if topic is None else [self.topic(topic)]
-        return [self.partition(one.name, number) for one in chosen for number in range(one.partitions)]
+        found = []
+        with self._keeper.guard:
+            for one in chosen:
+                for name in (TopicPartition(one.name, number) for number in range(one.partitions)):
+                    partition = self._partitions.get(name) or self._new_partition(name)
+                    if partition is not None:
+                        found.append(partition)
+        return found
 
     def watch(self, partitions: Iterable[Partition]) -> Watcher:
         """What waits until somebody, in whatever process, appends to one of these."""
         return Watcher(one.directory for one in partitions)
 
-    def _places(self) -> dict[TopicPartition, Path]:
-        found: dict[TopicPartition, Path] = {}
-        for directory in self._directories:
-            for partition, path in directory.partitions().items():
-                if partition in found:
-                    raise LogstoreError(f"{partition} is in two directories, {found[partition].parent} too", path=path)
-                found[partition] = path
-        return found
-
-    def _new_partition(self, name: TopicPartition) -> Partition:
-        place = next((one for one in self._directories if self._fs.is_directory(one.path / str(name))), None)
-        home = place or self._directories[0]
+    def _new_partition(self, name: TopicPartition) -> Partition | None:
+        """One that was not asked for before; None where it has no directory. Under the guard."""
+        home = next((one for one in self._directories if self._fs.is_directory(one.path / str(name))), None)
+        if home is None or name.topic not in self._keeper.catalog.topics:
+            return None
+        check: Callable[[], object] = self.check_open if self.mode == "exclusive" else self._current_catalog
         directory = home.path / str(name)
-
-        def opener() -> AnyLog:
-            topic = self._catalog.get(name.topic)
-            config, facts = topic.config(self.config), home.facts(name)
-            if self.mode == "exclusive":
-                hold = PartitionHold.owned(self._fs, directory, facts)
-                return Log.open(
-                    directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=topic.topic_id
-                )
-            return SharedLog.open(
-                directory, config, session=home.session.number, fs=self._fs, clock=self._clock, known=facts,
-                topic_id=topic.topic_id,
-            )  # fmt: skip
-
-        found = self._partitions[name] = Partition(name, directory, opener, self._pool)
+        found = Partition(name, directory, lambda: self._open_log(home, directory, name), check, self._pool)
+        self._partitions[name] = found
         return found
+
+    def _open_log(self, home: DataDirectory, directory: Path, name: TopicPartition) -> AnyLog:
+        topic = self._keeper.catalog.get(name.topic)
+        config, facts = topic.config(self.config), home.facts(name)
+        if self.mode == "exclusive":
+            hold = PartitionHold.owned(self._fs, directory, facts)
+            return Log.open(directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=topic.topic_id)
+        try:
+            lock = self._fs.open_lock(directory / names.LOCK)
+        except FileNotFoundError:
+            if self._keeper.is_current():
+                raise
+            raise TopicsChangedError from None
+        if not self._keeper.is_current():
+            # The directory may be that of another topic of the name, whose log must not get this one's id.
+            lock.close()
+            raise TopicsChangedError
+        return SharedLog.open(
+            directory, config, session=home.session.number, fs=self._fs, clock=self._clock, known=facts,
+            topic_id=topic.topic_id, lock=lock,
+        )  # fmt: skip
 
     # ---- what is due now and then
 
@@ -341,36 +298,41 @@ class Store:
 
         Compacted topics without `delete` in their policy keep what they have but below the log start. Raises OSError.
         """
-        done: dict[TopicPartition, RetentionPlan] = {}
-        for partition in self.partitions():
-            now = self._clock.now_ms()
-            with partition.using() as log:
-                end = log.log_end_offset
-                plan = plan_retention(
-                    log.segments, log.config, log_start_offset=log.log_start_offset, high_watermark=end, now_ms=now
-                )
-            if plan.going:
-                with partition.changing() as log:
-                    done[partition.name] = retain(log, now)
-        return done
+        from logstore.store.housekeeping import retain_partition
 
-    def compact(self, *, cleaner: Cleaner | None = None) -> dict[TopicPartition, list[CleaningStats]]:
-        """Clean the logs of all topics whose policy has `compact` in it; what was done. Raises as `Cleaner.clean`."""
-        cleaner, done = cleaner or Cleaner(), {}
-        for topic in self.topics(internal=True):
-            if topic.config(self.config).compacted:
-                for partition in self.partitions(topic.name):
-                    with partition.changing() as log:
-                        done[partition.name] = cleaner.clean_fully(log)
-        return done
+        found = ((one.name, retain_partition(one, self._clock)) for one in self.partitions())
+        return {name: plan for name, plan in found if plan is not None}
+
+    def compact(
+        self, *, cleaner: Cleaner | None = None, only_due: bool = False
+    ) -> dict[TopicPartition, list[CleaningStats]]:
+        """Clean the logs of all topics whose policy has `compact` in it; what was done.
+
+        `only_due`: not those that are not dirty enough, as Kafka's log cleaner has it (min.cleanable.dirty.ratio,
+        max.compaction.lag.ms). Raises as `Cleaner.clean`.
+        """
+        from logstore.store.housekeeping import compact_partitions
+
+        topics = [one for one in self.topics(internal=True) if one.config(self.config).compacted]
+        found = [one for topic in topics for one in self.partitions(topic.name)]
+        return compact_partitions(found, cleaner, self._clock, only_due=only_due)
+
+    def recover(self, *, threads: int = 2) -> dict[TopicPartition, LogstoreError]:
+        """Put all logs in order after a crash, a few at a time, instead of each when it is first used.
+
+        What cannot be opened, and why. Does nothing where the store was closed cleanly. `threads` is Kafka's
+        num.recovery.threads.per.data.dir. Raises OSError.
+        """
+        from logstore.store.housekeeping import recover_partitions
+
+        unclean = {one.path for one in self._directories if not one.session.was_clean}
+        return recover_partitions([one for one in self.partitions() if one.directory.parent in unclean], threads)
 
     def maintain(self) -> None:
         """What is due now and then: flushes by flush.ms, and files and directories that wait to be deleted."""
         self._current_catalog()
         for partition in list(self._partitions.values()):
-            log = partition.open_log
-            if isinstance(log, Log):
-                log.maintain()
+            partition.maintain()
         for directory in self._directories:
             remove_due(self._fs, directory.doomed(), self._clock.now_ms() - self.config.file_delete_delay_ms)
 
@@ -379,48 +341,48 @@ class Store:
     def close(self) -> None:
         """Close all logs; the last process to close a shared store leaves it as a broker does that shuts down.
 
-        Durable on return where this one is the last. Closing twice is fine. Raises OSError.
+        Durable on return where this one is the last. Closing twice is fine. Raises OSError, and LogClosedError where
+        a sync has failed before; then the store is closed all the same, and recovered when it is opened again.
         """
-        with self._guard:
+        if self._process != os.getpid():
+            self._is_open = False
+            return
+        with self._keeper.guard:
             if not self._is_open:
                 return
             self._is_open = False
-            if self._pid != os.getpid():
-                return
-            with contextlib.ExitStack() as stack:
-                for directory in self._directories:
-                    stack.callback(directory.release)
-                stack.callback(self._turns.close)
-                for directory in self._directories:
-                    stack.callback(self._finish, directory)
-                for partition in self._partitions.values():
-                    stack.callback(partition.shut, for_good=True)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._keeper.close)
+            for directory in self._directories:
+                stack.callback(self._leave, directory)
+            close_all(self._partitions.values())
 
-    def _finish(self, directory: DataDirectory) -> None:
+    def _leave(self, directory: DataDirectory) -> None:
         """Leave a directory as a broker does that shuts down, if nobody else has it. Raises OSError."""
-        with directory.working():
-            if not directory.is_last():
-                return
-            ends: dict[TopicPartition, PartitionEnds] = {}
-            for name, path in directory.partitions().items():
-                found = self._ends(directory, name, path)
-                if found is None:
-                    return  # it has to be recovered: nothing says that all are complete
-                ends[name] = found
-            directory.mark_clean(ends)
+        mine = [one for one in self._partitions.values() if one.directory.parent == directory.path]
+        closed = {one.name: one.ends for one in mine if one.ends is not None}
+        try:
+            with directory.working():
+                if directory.is_last() and not any(one.has_failed for one in mine):
+                    closing = Closing(self._fs, self._clock, self._config_of, closed)
+                    ends = closing.complete(directory)
+                    if ends is not None:
+                        directory.mark_clean(ends)
+                directory.release()
+        finally:
             directory.release()
 
-    def _ends(self, directory: DataDirectory, name: TopicPartition, path: Path) -> PartitionEnds | None:
-        """Where a complete log begins and ends; it is completed first, if that can be done."""
-        hold = PartitionHold.owned(self._fs, path, directory.facts(name))
-        topic = self._catalog.topics.get(name.topic)
-        try:
-            with Log.open(
-                path, self.config if topic is None else topic.config(self.config), fs=self._fs, clock=self._clock,
-                hold=hold,
-            ) as log:
-                return PartitionEnds(
-                    log.log_start_offset, log.segments[0].base_offset, log.log_end_offset, log.cleaner_point
-                )
-        except DamagedLogError:
-            return None
+    def _config_of(self, topic: str) -> LogConfig:
+        found = self._keeper.catalog.topics.get(topic)
+        return self.config if found is None else found.config(self.config)
+
+
+def _warn_of_networks(places: Iterable[Path]) -> None:
+    for place in places:
+        kind = find_network_file_system(place)
+        if kind is not None:
+            warnings.warn(
+                f"{place} is on a file system of the kind {kind!r}: processes on several machines, and often on one,"
+                " do not see each other's locks there; open the store as exclusive, or put it on a disk",
+                RuntimeWarning, stacklevel=3,
+            )  # fmt: skip

@@ -1,0 +1,108 @@
+"""The service of a store: what it does by itself, when, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from logstore.errors import LogstoreError
+from logstore.store import Store, StoreService
+
+
+def eventually(is_true: Callable[[], bool], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while not is_true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return is_true()
+
+
+@pytest.fixture(params=["shared", "exclusive"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", mode=request.param)
+
+
+def test_it_deletes_compacts_and_removes_without_being_asked_again(store: Store) -> None:
+    small = {"segment.bytes": "1000", "file.delete.delay.ms": "0"}
+    store.create_topic("short", 1, {**small, "retention.bytes": "2000"})
+    store.create_topic("keyed", 1, {**small, "cleanup.policy": "compact"})
+    with store:
+        for number in range(60):
+            store.partition("short").append([(None, b"%d" % number + b"." * 100)])
+            store.partition("keyed").append([(b"k%d" % (number % 3), b"%d" % number + b"." * 100)])
+        size = store.partition("short").size
+        with StoreService(
+            store, retention_interval=0.05, compaction_interval=0.05, maintenance_interval=0.05
+        ) as service:
+            assert eventually(lambda: store.partition("short").log_start_offset > 0)
+            assert eventually(lambda: sum(1 for _ in store.partition("keyed").records()) < 30)
+            assert service.errors == ()
+        assert store.partition("short").size < size
+        newest = {one.key: one.value for one in store.partition("keyed").records()}
+        assert {key: value.split(b".")[0] for key, value in newest.items() if value} == {
+            b"k0": b"57", b"k1": b"58", b"k2": b"59",
+        }  # fmt: skip
+
+
+def test_nothing_runs_before_it_is_started_nor_after_it_has_stopped(store: Store) -> None:
+    store.create_topic("short", 1, {"segment.bytes": "1000", "retention.bytes": "2000"})
+    partition = store.partition("short")
+
+    def fill() -> None:
+        for number in range(30):
+            partition.append([(None, b"%d" % number + b"." * 100)])
+
+    with store:
+        service = StoreService(store, retention_interval=0.02)
+        fill()
+        time.sleep(0.1)
+        assert partition.log_start_offset == 0
+        service.start()
+        with pytest.raises(RuntimeError, match="runs already"):
+            service.start()
+        assert eventually(lambda: partition.log_start_offset > 0)
+        service.stop()
+        service.stop()
+        fill()
+        start = partition.log_start_offset
+        time.sleep(0.1)
+        assert partition.log_start_offset == start
+
+
+def test_errors_reach_the_owner_and_the_other_tasks_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+
+    def fail() -> None:
+        runs.append("retain")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "retain", fail)
+    monkeypatch.setattr(store, "maintain", lambda: runs.append("maintain"))
+    told: list[LogstoreError | OSError] = []
+    with store:
+        with StoreService(store, retention_interval=0.01, maintenance_interval=0.01, on_error=told.append):
+            assert eventually(lambda: len(told) > 2 and runs.count("maintain") > 2)
+        service = StoreService(store, retention_interval=0.01, maintenance_interval=None)
+        service.start()
+        assert eventually(lambda: len(service.errors) > 1)
+        with pytest.raises(OSError, match="No space left"):
+            service.stop()
+
+
+def test_it_ends_with_its_store(store: Store) -> None:
+    service = StoreService(store, maintenance_interval=0.01)
+    service.start()
+    store.close()
+    thread = service._thread
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+    service.stop()
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan")])
+def test_an_interval_is_above_nothing(store: Store, interval: float) -> None:
+    with store, pytest.raises(ValueError, match="every"):
+        StoreService(store, retention_interval=interval)
