@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ASKED_RATIO = {"encode": 5.0, "decode": 1.6}
-ASKED_GB_PER_S = {"scan": 8.0}
+ASKED_GB_PER_S = {"scan": 8.0, "map": 1.5, "filter": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,3 +37,7 @@ _.first_offset_delta
 # Settings of Kafka's cleaner that are accepted and mean nothing here.
 _.io_buffer_size
 _.io_buffer_load_factor
+
+# Python itself calls these of a module.
+_.__getattr__
+_.__dir__

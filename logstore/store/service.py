@@ -7,6 +7,7 @@ Thread-safe.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ class StoreService:
         store: whose.
         retention_interval: seconds between two looks for segments that are too many or too old (Kafka's
             log.retention.check.interval.ms); None: never.
-        compaction_interval: the same for compacted topics.
+        compaction_interval: the same for compacted topics that are dirty enough.
         maintenance_interval: the same for flushes by flush.ms, and for what waits to be deleted.
         on_error: is told of each error, in the service's thread; without it, they are raised by `stop`.
 
@@ -52,7 +53,8 @@ class StoreService:
         on_error: OnError | None = None,
     ) -> None:
         wanted = (
-            ("retention", retention_interval, store.retain), ("compaction", compaction_interval, store.compact),
+            ("retention", retention_interval, store.retain),
+            ("compaction", compaction_interval, functools.partial(store.compact, only_due=True)),
             ("maintenance", maintenance_interval, store.maintain),
         )  # fmt: skip
         for name, seconds, _ in wanted:

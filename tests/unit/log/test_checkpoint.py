@@ -237,6 +237,7 @@ def test_broken_properties_name_line_and_byte(data: bytes, problem: str, positio
     assert error.position == position
 
 
+@pytest.mark.kafka("MGR-20")
 def test_meta_properties_of_both_versions_are_read() -> None:
     one = f"#\n#Mon Nov 23\nnode.id=1\ndirectory.id={TOPIC_ID_TEXT}\nversion=1\ncluster.id=c\n".encode()
     assert parse_meta_properties(one) == MetaProperties(1, "c", 1, TOPIC_ID)
