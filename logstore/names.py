@@ -18,6 +18,8 @@ TOPIC_NAME_LENGTH_MAX = 249
 DIRECTORY_NAME_LENGTH_MAX = 255
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 CLUSTER_METADATA_TOPIC = "__cluster_metadata"
+WORK_QUEUE_STATE_PREFIX = "__work_queue-"
+"""Of the topics in which our work queues keep what is known of their jobs. On disk; never change."""
 CONSUMER_OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTION_STATE_TOPIC = "__transaction_state"
 DECODED_TOPICS = frozenset({CLUSTER_METADATA_TOPIC, CONSUMER_OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC})

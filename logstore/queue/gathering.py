@@ -67,6 +67,7 @@ class Desk:
         self._due = threading.Condition(self.lock)
         self._thread: threading.Thread | None = None
         _desks.add(self)
+        store.close_first(self)
 
     def __repr__(self) -> str:
         return f"<Desk of {self._store!r}, {len(self.feeds)} topics>"

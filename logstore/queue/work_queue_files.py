@@ -28,8 +28,6 @@ from logstore.queue.work_queue_slate import Slate
 from logstore.queue.work_queue_state import NOBODY, PartitionJobs, QueueState
 from logstore.store import Partition, Store, Topic
 
-STATE_PREFIX = "__work_queue-"
-"""Of the topic that has a queue's state. On disk; never change."""
 KEEP_SETTINGS = {"retention.ms": "-1", "retention.bytes": "-1"}
 """Of a topic that is made for jobs: they stay until they are finished, however long that takes."""
 CONSUMED_SETTINGS = {**KEEP_SETTINGS, "segment.bytes": str(16 << 20), "file.delete.delay.ms": "0"}
@@ -61,10 +59,10 @@ class QueueFiles:
         self._is_open = True
         self._consumed = consumed
         self.mutex = threading.Lock()
-        names.check_topic_name(STATE_PREFIX + name)
+        names.check_topic_name(names.WORK_QUEUE_STATE_PREFIX + name)
         topic = _jobs_topic(store, name, priorities, CONSUMED_SETTINGS if consumed else KEEP_SETTINGS)
         self.state = QueueState(topic.partitions, topic.topic_id)
-        self.state_topic = STATE_PREFIX + name
+        self.state_topic = names.WORK_QUEUE_STATE_PREFIX + name
         store.create_topic(self.state_topic, settings=SETTINGS, exist_ok=True)
         fs, root = store._fs, store.paths[0]
         with contextlib.ExitStack() as stack:

@@ -62,8 +62,8 @@ class Topic:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is one of Kafka's own."""
-        return names.is_internal_topic(self.name)
+        """Whether it is one of Kafka's own, or holds the state of a work queue."""
+        return names.is_internal_topic(self.name) or self.name.startswith(names.WORK_QUEUE_STATE_PREFIX)
 
     def with_settings(self, settings: Mapping[str, str]) -> Topic:
         """The same with settings from elsewhere added to its own."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from uuid import uuid4
 
 from logstore import names
@@ -35,6 +36,13 @@ from logstore.store.watching import Watcher
 if TYPE_CHECKING:  # what they need takes long to import, and few call for it
     from logstore.cleaner import Cleaner, CleaningStats
     from logstore.retention import RetentionPlan
+
+
+class Client(Protocol):
+    """What works on a store, and has something to do before that is closed."""
+
+    def close(self) -> None:
+        """Do it; closing twice is fine."""
 
 
 class Store:
@@ -60,6 +68,7 @@ class Store:
         self._partitions: dict[TopicPartition, Partition] = {}  # changed under the guard of the keeper
         self._pool = LogPool(open_logs_max(is_shared=mode == "shared"))
         self._keeper = TopicKeeper(fs, directories, self._take_over)
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
     @classmethod
     def open(
@@ -338,15 +347,26 @@ class Store:
 
     # ---- the end
 
+    def close_first(self, client: Client) -> None:
+        """Let something be closed before the store is, as long as there is a reference to it."""
+        self._clients.add(client)
+
     def close(self) -> None:
         """Close all logs; the last process to close a shared store leaves it as a broker does that shuts down.
 
-        Durable on return where this one is the last. Closing twice is fine. Raises OSError, and LogClosedError where
-        a sync has failed before; then the store is closed all the same, and recovered when it is opened again.
+        Producers are closed before, which writes what they have gathered. Durable on return where this one is the
+        last. Closing twice is fine. Raises OSError, LogClosedError where a sync has failed before, and what closing a
+        producer raises; then the store is closed all the same, and recovered when it is opened again.
         """
         if self._process != os.getpid():
             self._is_open = False
             return
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            for client in tuple(self._clients) if self._is_open else ():
+                stack.callback(client.close)
+
+    def _close(self) -> None:
         with self._keeper.guard:
             if not self._is_open:
                 return

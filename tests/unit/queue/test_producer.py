@@ -25,7 +25,6 @@ from logstore.errors import (
     LogstoreError,
     RecordRejectedError,
     SerializationError,
-    StoreClosedError,
     UnknownTopicError,
 )
 from logstore.log.commit import Commits
@@ -413,17 +412,6 @@ def test_a_closed_producer_takes_no_more(store: Store) -> None:
             late()
 
 
-def test_a_store_that_is_closed_first_is_told_at_the_end(tmp_path: Path) -> None:
-    with logstore.open(tmp_path / "store") as store:
-        store.create_topic("t")
-        producer = Producer(store)
-        producer.send("t", b"v")
-    with pytest.raises(StoreClosedError):
-        producer.close()
-    with pytest.raises(ClientClosedError):
-        producer.send("t", b"v")
-
-
 def test_a_producer_that_is_given_up_writes_what_it_has_and_warns(store: Store) -> None:
     producer = Producer(store)
     for _ in range(3):
@@ -488,3 +476,17 @@ def test_other_settings_are_heeded_from_the_next_batch_on(store: Store) -> None:
 def test_errors_of_logstore_are_of_one_tree() -> None:
     assert issubclass(ClientClosedError, LogstoreError) and issubclass(SerializationError, LogstoreError)
     assert str(TopicPartition("t", 0)) == "t-0"
+
+
+def test_closing_the_store_writes_what_a_producer_has_gathered(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    store.create_topic("orders")
+    producer = Producer(store)
+    future = producer.send("orders", b"gathered")
+    store.close()
+    assert future.result().offset == 0
+    with pytest.raises(ClientClosedError):
+        producer.send("orders", b"late")
+    producer.close()
+    with Store.open(tmp_path / "store") as opened:
+        assert [one.value for one in opened.partition("orders").records()] == [b"gathered"]
