@@ -57,7 +57,10 @@ class HeldFiles:
         return self._of(path).is_directory(path)
 
     def list(self, path: StrPath) -> Names:
-        return self._fs.list(path)
+        found = self._fs.list(path)
+        if not any(name.startswith(names.OWN_PREFIX) for name in found):
+            return found
+        return [name for name in found if self.exists(os.path.join(path, name))]  # ours may be gone in memory alone
 
     def make_directory(self, path: StrPath) -> None:
         self._fs.make_directory(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -31,6 +32,7 @@ Settings: TypeAlias = dict[str, str]
 _TOPIC, _BROKER = 2, 4  # types of resources in a CONFIG_RECORD; on disk, never change
 _ALL_BROKERS = ""  # the resource of defaults for the whole cluster; on disk, never change
 _COMPACTED_TOPICS = frozenset({names.CONSUMER_OFFSETS_TOPIC, names.TRANSACTION_STATE_TOPIC})
+_STORE_TOPICS_BYTES_MAX = 64 << 20
 _INTERNAL_SEGMENT_BYTES = "internal.segment.bytes"
 """Where Kafka 4 keeps a `segment.bytes` below 1 MiB; it wins."""
 
@@ -51,7 +53,8 @@ class TopicConfigs:
 
     @classmethod
     def read(cls, fs: FileSystem, log_directory: Path) -> Self:
-        """Read what a log directory tells; without `__cluster_metadata-0` that is what its cleaner checkpoint tells.
+        """Read what a log directory tells: its `__cluster_metadata-0`, or, in a store of ours, the list of its topics;
+        without either that is what its cleaner checkpoint tells.
 
         Raises DamagedLogError, CorruptCheckpointError and their like where the files cannot be read as what they are:
         what they say of a topic is not known then. OSError.
@@ -67,7 +70,7 @@ class TopicConfigs:
         except ValueError as error:
             raise LogstoreError(f"a setting of the brokers cannot be read: {error}", path=partition) from None
         topics = {name: found for (kind, name), found in replay.settings.items() if kind == _TOPIC and found}
-        return cls(defaults, topics, _cleaned(fs, log_directory))
+        return cls(defaults, {**topics, **_of_a_store(fs, log_directory)}, _cleaned(fs, log_directory))
 
     def settings(self, topic: str) -> Settings:
         """The settings of a topic that are known, its own and the defaults."""
@@ -104,6 +107,23 @@ class TopicConfigs:
             return LogConfig.from_kafka({name: text for name, text in found.items() if name in SETTINGS})
         except ValueError as error:
             raise LogstoreError(f"the configuration of topic {topic} cannot be read: {error}") from None
+
+
+def _of_a_store(fs: FileSystem, directory: Path) -> dict[str, Settings]:
+    """The settings of topics by the list of a store. Raises LogstoreError where it cannot be read as one."""
+    place = directory / names.STORE_TOPICS
+    if not fs.exists(place):
+        return {}
+    with fs.open(place) as file:
+        data = file.read(0, _STORE_TOPICS_BYTES_MAX)
+    try:
+        topics = json.loads(data)["topics"].items()
+        return {
+            name: {str(key): str(text) for key, text in entry["settings"].items()}
+            for name, entry in topics if entry["settings"]
+        }  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogstoreError(f"the list of topics cannot be read: {error}", path=place) from error
 
 
 def _cleaned(fs: FileSystem, log_directory: Path) -> frozenset[str]:

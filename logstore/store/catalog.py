@@ -30,7 +30,7 @@ from logstore.errors import (
 from logstore.fs import FileSystem, replace_atomically
 from logstore.log import format_kafka_uuid, parse_kafka_uuid
 
-FILE = ".logstore-topics"
+FILE = names.STORE_TOPICS
 SESSION = ".logstore-session"
 """Of those who have the store open together; see `data_directory`."""
 VERSION = 1  # of the file. On disk; what is newer is refused.

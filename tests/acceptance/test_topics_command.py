@@ -137,3 +137,22 @@ def test_what_is_not_there_is_said(store: Path, tmp_path: Path) -> None:
     ):  # fmt: skip
         assert logstore("topics", *arguments).code == 3
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_compact_and_retain_know_the_settings_of_a_stores_topics(tmp_path: Path) -> None:
+    with library.open(tmp_path / "store") as made:
+        small = {"segment.bytes": "1000", "file.delete.delay.ms": "0"}
+        made.create_topic("keyed", 1, {**small, "cleanup.policy": "compact"})
+        made.create_topic("short", 1, {**small, "retention.bytes": "2000"})
+        made.create_topic("plain", 1, small)
+        for number in range(60):
+            for topic in ("keyed", "short", "plain"):
+                made.partition(topic).append([(b"k%d" % (number % 3), b"." * 100)])
+    (compacted,) = objects("compact", "--json", tmp_path / "store")
+    states = {one["topic"]: one["state"] for one in compacted["partitions"]}
+    assert states == {"keyed": "compacted", "short": "left alone", "plain": "left alone"}
+    assert logstore("retain", tmp_path / "store").code == 0
+    with library.open(tmp_path / "store") as opened:
+        assert opened.partition("short").log_start_offset > 0
+        assert opened.partition("plain").log_start_offset == 0
+        assert opened.partition("keyed").size < opened.partition("plain").size
