@@ -244,7 +244,8 @@ def test_without_dead_letters_they_are_counted_and_without_a_limit_there_are_non
     queue.put(b"a")
     taken(queue).reject()
     assert queue.stats().dead == 1
-    assert [topic.name for topic in place.store.topics()] == ["__work_queue-jobs", "jobs"]
+    assert [topic.name for topic in place.store.topics()] == ["jobs"]
+    assert [topic.name for topic in place.store.topics(internal=True)] == ["__work_queue-jobs", "jobs"]
     endless = place.queue("endless", max_deliveries=None)
     endless.put(b"a")
     for _ in range(20):
