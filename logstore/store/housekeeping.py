@@ -6,21 +6,31 @@ Of a partition whose topic is deleted meanwhile nothing is left to be done. Thre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from logstore.cleaner import Cleaner, CleaningStats, assess
 from logstore.clock import Clock
-from logstore.errors import LogClosedError, LogstoreError, UnknownTopicError
+from logstore.errors import LogClosedError, LogstoreError, StoreClosedError, UnknownTopicError
 from logstore.names import TopicPartition
 from logstore.retention import RetentionPlan, plan_retention, retain
 from logstore.store.closing import in_parallel
 from logstore.store.partition import Partition
 
+_R = TypeVar("_R")
 
-def retain_partition(partition: Partition, clock: Clock) -> RetentionPlan | None:
-    """Delete the segments that are due; what was done, None where nothing was. Raises OSError."""
-    now = clock.now_ms()
-    try:
+
+OnPartitionError = Callable[[TopicPartition, LogstoreError | OSError], object]
+"""Told of a partition that could not be done; the others are done then."""
+
+
+def retain_partitions(
+    partitions: Iterable[Partition], clock: Clock, on_error: OnPartitionError | None
+) -> dict[TopicPartition, RetentionPlan]:
+    """Delete the segments that are due; what was done, where anything was. Raises OSError."""
+
+    def work(partition: Partition) -> RetentionPlan | None:
+        now = clock.now_ms()
         with partition.using() as log:
             end = log.log_end_offset
             plan = plan_retention(
@@ -30,26 +40,45 @@ def retain_partition(partition: Partition, clock: Clock) -> RetentionPlan | None
             return None
         with partition.changing() as log:
             return retain(log, now)
-    except (LogClosedError, UnknownTopicError):
-        if not partition.is_gone:
-            raise
-        return None
+
+    return _each(partitions, work, on_error)
 
 
 def compact_partitions(
-    partitions: Iterable[Partition], cleaner: Cleaner | None, clock: Clock, *, only_due: bool
-) -> dict[TopicPartition, list[CleaningStats]]:
+    partitions: Iterable[Partition], cleaner: Cleaner | None, clock: Clock, *, only_due: bool,
+    on_error: OnPartitionError | None,
+) -> dict[TopicPartition, list[CleaningStats]]:  # fmt: skip
     """Clean logs; what was done. Raises as `Cleaner.clean`."""
-    cleaner, done = cleaner or Cleaner(), {}
+    cleaner = cleaner or Cleaner()
+
+    def work(partition: Partition) -> list[CleaningStats] | None:
+        if only_due and not _is_dirty_enough(partition, clock.now_ms()):
+            return None
+        with partition.changing() as log:
+            return cleaner.clean_fully(log)
+
+    return _each(partitions, work, on_error)
+
+
+def _each(
+    partitions: Iterable[Partition], work: Callable[[Partition], _R | None], on_error: OnPartitionError | None
+) -> dict[TopicPartition, _R]:
+    """What `work` gives for each that is there still, and is not None."""
+    done: dict[TopicPartition, _R] = {}
     for one in partitions:
         try:
-            if only_due and not _is_dirty_enough(one, clock.now_ms()):
+            found = work(one)
+        except StoreClosedError:
+            raise
+        except (LogstoreError, OSError) as error:
+            if one.is_gone and isinstance(error, (LogClosedError, UnknownTopicError)):
                 continue
-            with one.changing() as log:
-                done[one.name] = cleaner.clean_fully(log)
-        except (LogClosedError, UnknownTopicError):
-            if not one.is_gone:
+            if on_error is None:
                 raise
+            on_error(one.name, error)
+        else:
+            if found is not None:
+                done[one.name] = found
     return done
 
 

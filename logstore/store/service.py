@@ -1,23 +1,21 @@
 """What a store needs now and then, done by a thread of its own: retention, compaction, flushes, deletions.
 
-Invariant: nothing runs but between `start` and `stop`; an error of one task does not keep the others from running, and
-reaches the owner. Of several processes that share a store each may run one: what one has done, the others find done.
-Thread-safe.
+Invariant: an error of one partition does not keep the others from what is due, and reaches the owner. A log that cannot
+be compacted is left alone until the service is made anew, as Kafka does. Of several processes that share a store each
+may run one: what one has done, the others find done. Thread-safe.
 """
 
 from __future__ import annotations
 
-import functools
-import threading
 import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import NamedTuple
 
+from logstore.background import Background
 from logstore.errors import LogstoreError, StoreClosedError
+from logstore.names import TopicPartition
 from logstore.store.store import Store
 
-_ERRORS_MAX = 100
 OnError = Callable[[LogstoreError | OSError], object]
 
 
@@ -29,7 +27,7 @@ class Task(NamedTuple):
     run: Callable[[], object]
 
 
-class StoreService:
+class StoreService(Background):
     """Runs the tasks of a store; a context manager.
 
     Args:
@@ -38,7 +36,7 @@ class StoreService:
             log.retention.check.interval.ms); None: never.
         compaction_interval: the same for compacted topics that are dirty enough.
         maintenance_interval: the same for flushes by flush.ms, and for what waits to be deleted.
-        on_error: is told of each error, in the service's thread; without it, they are raised by `stop`.
+        on_error: is told of each error, in the service's thread; without it, the first is raised by `stop`.
 
     Raises ValueError for an interval that is not above 0.
     """
@@ -52,9 +50,9 @@ class StoreService:
         maintenance_interval: float | None = 1.0,
         on_error: OnError | None = None,
     ) -> None:
+        super().__init__("the service", "logstore-store")
         wanted = (
-            ("retention", retention_interval, store.retain),
-            ("compaction", compaction_interval, functools.partial(store.compact, only_due=True)),
+            ("retention", retention_interval, self._retain), ("compaction", compaction_interval, self._compact),
             ("maintenance", maintenance_interval, store.maintain),
         )  # fmt: skip
         for name, seconds, _ in wanted:
@@ -62,51 +60,21 @@ class StoreService:
                 raise ValueError(f"{name} every {seconds} s")
         self.store = store
         self._tasks = [Task(name, seconds, run) for name, seconds, run in wanted if seconds is not None]
-        self._on_error = on_error
-        self._guard = threading.Lock()  # guards thread and errors; innermost
-        self._errors: list[LogstoreError | OSError] = []
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._tell = on_error or self._keep
+        self._uncleanable: set[TopicPartition] = set()
 
     def __repr__(self) -> str:
         return f"<StoreService of {self.store} {'running' if self._thread else 'stopped'}>"
 
-    @property
-    def errors(self) -> Sequence[LogstoreError | OSError]:
-        """What tasks have raised and nobody was told of, the oldest first; of very many, the first."""
-        with self._guard:
-            return tuple(self._errors)
+    def _retain(self) -> None:
+        self.store.retain(on_error=lambda name, error: self._tell(error))
 
-    def start(self) -> None:
-        """Begin. Raises RuntimeError where it runs already."""
-        with self._guard:
-            if self._thread is not None:
-                raise RuntimeError("the service runs already")
-            self._ended.clear()
-            self._thread = threading.Thread(target=self._run, name="logstore-store", daemon=True)
-            self._thread.start()
+    def _compact(self) -> None:
+        def note(name: TopicPartition, error: LogstoreError | OSError) -> None:
+            self._uncleanable.add(name)
+            self._tell(error)
 
-    def stop(self) -> None:
-        """End it, once the task is done that is under way. Raises the first error that nobody was told of."""
-        with self._guard:
-            thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self._ended.set()
-        thread.join()
-        with self._guard:
-            errors, self._errors = self._errors, []
-        if errors:
-            raise errors[0]
+        self.store.compact(only_due=True, but=self._uncleanable, on_error=note)
 
     def _run(self) -> None:
         due = {task.name: time.monotonic() + task.seconds for task in self._tasks}
@@ -120,11 +88,3 @@ class StoreService:
                     except (LogstoreError, OSError) as error:
                         self._tell(error)
                     due[task.name] = time.monotonic() + task.seconds
-
-    def _tell(self, error: LogstoreError | OSError) -> None:
-        if self._on_error is not None:
-            self._on_error(error)
-            return
-        with self._guard:
-            if len(self._errors) < _ERRORS_MAX:
-                self._errors.append(error)

@@ -2,7 +2,7 @@
 
 A store is opened by one process alone, or by any number together; then each sees what the others do. What is on disk
 is Kafka's, but for dot-files that it ignores. Invariant: a topic is there for all or for none. Thread-safe. Nothing
-runs in the background: `retain`, `compact` and `maintain` are called by whoever wants them.
+runs in the background: `retain`, `compact` and `maintain` are called by whoever wants them, or by a `StoreService`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -36,6 +36,7 @@ from logstore.store.watching import Watcher
 if TYPE_CHECKING:  # what they need takes long to import, and few call for it
     from logstore.cleaner import Cleaner, CleaningStats
     from logstore.retention import RetentionPlan
+    from logstore.store.housekeeping import OnPartitionError
 
 
 class Client(Protocol):
@@ -302,29 +303,36 @@ class Store:
 
     # ---- what is due now and then
 
-    def retain(self) -> dict[TopicPartition, RetentionPlan]:
+    def retain(self, *, on_error: OnPartitionError | None = None) -> dict[TopicPartition, RetentionPlan]:
         """Delete the segments that are due by the settings of their topics; what was done, where anything was.
 
-        Compacted topics without `delete` in their policy keep what they have but below the log start. Raises OSError.
+        Compacted topics without `delete` in their policy keep what they have but below the log start. `on_error` is
+        told of a partition that could not be done, and the others are; without it the first error is raised.
         """
-        from logstore.store.housekeeping import retain_partition
+        from logstore.store.housekeeping import retain_partitions
 
-        found = ((one.name, retain_partition(one, self._clock)) for one in self.partitions())
-        return {name: plan for name, plan in found if plan is not None}
+        return retain_partitions(self.partitions(), self._clock, on_error)
 
     def compact(
-        self, *, cleaner: Cleaner | None = None, only_due: bool = False
-    ) -> dict[TopicPartition, list[CleaningStats]]:
+        self, *, cleaner: Cleaner | None = None, only_due: bool = False, but: Collection[TopicPartition] = (),
+        on_error: OnPartitionError | None = None,
+    ) -> dict[TopicPartition, list[CleaningStats]]:  # fmt: skip
         """Clean the logs of all topics whose policy has `compact` in it; what was done.
 
-        `only_due`: not those that are not dirty enough, as Kafka's log cleaner has it (min.cleanable.dirty.ratio,
-        max.compaction.lag.ms). Raises as `Cleaner.clean`.
+        Args:
+            cleaner: what does it.
+            only_due: not those that are not dirty enough, as Kafka's log cleaner has it (min.cleanable.dirty.ratio,
+                max.compaction.lag.ms).
+            but: partitions that are left alone.
+            on_error: as of `retain`.
+
+        Raises as `Cleaner.clean`.
         """
         from logstore.store.housekeeping import compact_partitions
 
         topics = [one for one in self.topics(internal=True) if one.config(self.config).compacted]
-        found = [one for topic in topics for one in self.partitions(topic.name)]
-        return compact_partitions(found, cleaner, self._clock, only_due=only_due)
+        found = [one for topic in topics for one in self.partitions(topic.name) if one.name not in but]
+        return compact_partitions(found, cleaner, self._clock, only_due=only_due, on_error=on_error)
 
     def recover(self, *, threads: int = 2) -> dict[TopicPartition, LogstoreError]:
         """Put all logs in order after a crash, a few at a time, instead of each when it is first used.

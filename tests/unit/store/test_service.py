@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logstore.errors import LogstoreError
+from logstore.errors import DamagedLogError, LogstoreError
 from logstore.store import Store, StoreService
 
 
@@ -74,7 +74,7 @@ def test_nothing_runs_before_it_is_started_nor_after_it_has_stopped(store: Store
 def test_errors_reach_the_owner_and_the_other_tasks_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
 
-    def fail() -> None:
+    def fail(**options: object) -> None:
         runs.append("retain")
         raise OSError(28, "No space left on device")
 
@@ -89,6 +89,30 @@ def test_errors_reach_the_owner_and_the_other_tasks_go_on(store: Store, monkeypa
         assert eventually(lambda: len(service.errors) > 1)
         with pytest.raises(OSError, match="No space left"):
             service.stop()
+
+
+def test_one_log_with_damage_does_not_keep_the_others_from_what_is_due(store: Store) -> None:
+    small = {"segment.bytes": "1000", "file.delete.delay.ms": "0", "cleanup.policy": "compact"}
+    with store:
+        for topic in ("bad", "good"):
+            store.create_topic(topic, 1, small)
+            for number in range(60):
+                store.partition(topic).append([(b"k%d" % (number % 3), b"." * 100)])
+        first = store.partition("bad").directory / "00000000000000000000.log"
+        data = bytearray(first.read_bytes())
+        data[-1] ^= 1
+        first.write_bytes(data)
+        told: list[LogstoreError | OSError] = []
+        with StoreService(
+            store, retention_interval=None, compaction_interval=0.02, maintenance_interval=None, on_error=told.append
+        ):
+            assert eventually(lambda: sum(1 for _ in store.partition("good").records()) < 30)
+            assert eventually(lambda: len(told) > 0)
+            time.sleep(0.2)
+        assert [type(one) for one in told] == [DamagedLogError]  # once: it is left alone from then on
+        with pytest.raises(DamagedLogError):
+            store.compact()
+        assert store.compact(but=[store.partition("bad").name]).keys() == {store.partition("good").name}
 
 
 def test_it_ends_with_its_store(store: Store) -> None:
