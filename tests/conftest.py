@@ -5,15 +5,14 @@ One run tests one kernel: `LOGSTORE_KERNEL=compiled|python` chooses it, the head
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.trees import snapshot
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -83,15 +82,3 @@ def tree_unchanged() -> TreeUnchanged:
         assert not changes, f"{directory} was changed: {changes}"
 
     return unchanged
-
-
-def snapshot(directory: Path) -> dict[str, tuple[object, ...]]:
-    """Mode, modification time, and for a file size and SHA-256, of `directory` and of everything below it, by name."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in [directory, *sorted(directory.rglob("*"))]:
-        status = path.lstat()
-        facts: tuple[object, ...] = (stat.filemode(status.st_mode), status.st_mtime_ns)
-        if stat.S_ISREG(status.st_mode):
-            facts += (status.st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-        found[path.relative_to(directory).as_posix()] = facts
-    return found

@@ -12,8 +12,7 @@ from logstore.fs import LocalFileSystem
 from logstore.inspect import PartitionFiles, resolve
 from logstore.records import Codec
 from logstore.repair import locate, opened
-from logstore_cli.input_records import Batches, from_json, from_lines, parse_header
-from logstore_cli.lines import InputLines
+from logstore_cli.input_records import Batches, of_stdin, record_options
 from logstore_cli.options import Outcome, complete_path, parse_path, say
 from logstore_cli.writing import file_system, force_option, warn_of_young
 
@@ -28,23 +27,7 @@ Examples:
 
 @click.command("append", epilog=EPILOG)
 @click.argument("path", type=parse_path, shell_complete=complete_path, metavar="PARTITION_DIR")
-@click.option("--json", "as_json", is_flag=True, help="Read JSON objects, one a line, in the shape that dump prints.")
-@click.option(
-    "--encoding",
-    type=click.Choice(["utf8", "base64", "hex"]),
-    default="utf8",
-    show_default=True,
-    help="How text on stdin becomes bytes.",
-)
-@click.option("--key-separator", metavar="S", help="Lines are KEY S VALUE; without it they are values.")
-@click.option("--header", "headers", multiple=True, metavar="K=V", help="Add this header to each; may be repeated.")
-@click.option(
-    "--codec",
-    type=click.Choice([codec.label for codec in Codec]),
-    default="none",
-    show_default=True,
-    help="Compress batches.",
-)
+@record_options
 @click.option(
     "--batch-records",
     type=click.IntRange(1, 1_000_000),
@@ -52,13 +35,6 @@ Examples:
     show_default=True,
     metavar="N",
     help="At most so many records a batch.",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(["os", "interval", "always"]),
-    default="os",
-    show_default=True,
-    help="When a batch counts as written: in the page cache, synced from time to time, synced each time.",
 )
 @click.option("--ack", is_flag=True, help="Print each offset once its record is as durable as asked.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is changed.")
@@ -73,15 +49,9 @@ def command(
     What stdin has so far is written as soon as nothing more comes. A directory that another process has open is
     refused. In a broker's log directory, only a partition that is there is appended to, while the broker is stopped.
     """
-    if key_separator == "":
-        raise click.BadParameter("an empty separator separates nothing", param_hint="--key-separator")
-    extra = tuple(parse_header(text, encoding) for text in headers)
-    lines = InputLines.of_stdin()
-    records = from_json(lines, encoding, extra) if as_json else from_lines(lines, encoding, key_separator, extra)
-    outcome = Outcome()
+    batches, outcome = of_stdin(as_json, encoding, key_separator, headers, batch_records), Outcome()
     with outcome.reported(path):
         target = _target(path)
-        batches = Batches(records, batch_records, lines.comes_within)
         if target is not None:
             warn_of_young(LocalFileSystem(), target, quiet=quiet)
         _append(path, batches, Codec[codec.upper()], durability, ack, dry_run, quiet, force)

@@ -17,12 +17,11 @@ from logstore.names import TopicPartition
 from logstore.queue import Consumer, Message
 from logstore.records import ByteEncoding, LineMode, LineStyle, Record, format_records
 from logstore.store import Store
-from logstore_cli.options import ENCODINGS, Outcome, parse_time
+from logstore_cli.options import ENCODINGS, Outcome, is_number, is_time, parse_time
 from logstore_cli.read import Reader
 from logstore_cli.stores import open_store, partitions_of, read_topics, store_argument
 
 _POLL_SECONDS = 0.1
-_TIME_DIGITS_MIN = 12  # a number of so many digits is a time: milliseconds of 1973 and later
 
 EPILOG = """\b
 Examples:
@@ -65,7 +64,7 @@ def command(
     renderer = Renderer(Format.JSON if as_json else Format.TEXT, ENCODINGS[encoding])
     waits = follow or timeout is not None
     with outcome.reported(path):
-        if start not in ("earliest", "latest") and not start.isdigit():
+        if start not in ("earliest", "latest") and not is_number(start):
             parse_time(start)
         if group is None:
             looker = _Looker(path, topic, Isolation(isolation), outcome)
@@ -75,10 +74,6 @@ def command(
                 styles = _Styles(store, topic, ENCODINGS[encoding], as_json=as_json)
                 _consume(store, topic, group, start, limit, timeout if waits else 0.0, isolation, styles)
     return outcome.exit_code
-
-
-def _is_time(start: str) -> bool:
-    return not start.isdigit() or len(start) >= _TIME_DIGITS_MIN
 
 
 # ---------------------------------------------------------------- as a member of a group
@@ -113,7 +108,7 @@ def _begin(consumer: Consumer, begun: set[TopicPartition], start: str) -> None:
     for one in set(consumer.assignment) - begun:
         begun.add(one)
         if start not in ("earliest", "latest") and consumer.committed(one) is None:
-            if _is_time(start):
+            if is_time(start):
                 consumer.seek_to_time(parse_time(start), one)
             else:
                 consumer.seek(one, int(start))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,19 @@ from logstore.queue.membership import group_state
 from logstore.records import RecordBatch
 from logstore.store import Store
 from logstore_cli.describe import moment
-from logstore_cli.options import Outcome, parse_time, say
-from logstore_cli.stores import Ends, ends_of, open_store, partitions_of, read_topics, store_argument
-
-_TIME_DIGITS_MIN = 12  # a number of so many digits is a time: milliseconds of 1973 and later
+from logstore_cli.options import Outcome, count_of, is_number, is_time, parse_time, say
+from logstore_cli.stores import (
+    Ends,
+    dry_run_option,
+    ends_of,
+    json_option,
+    open_store,
+    partitions_of,
+    read_topics,
+    store_argument,
+    would,
+)
+from logstore_cli.writing import print_object
 
 EPILOG = """\b
 Examples:
@@ -31,8 +39,6 @@ Examples:
   logstore groups reset-offsets --shift -100 --topic orders /srv/queue billing
 """
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text, one object a line.")
-_dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is changed.")
 _group_argument = click.argument("group")
 
 
@@ -59,7 +65,7 @@ def command() -> None:
 
 @command.command("list")
 @store_argument
-@_json_option
+@json_option
 def list_groups(path: Path, as_json: bool) -> int:
     """List the groups that have committed something, or had members."""
     outcome = Outcome()
@@ -68,17 +74,17 @@ def list_groups(path: Path, as_json: bool) -> int:
             found, offsets = loaded.groups.get(group), loaded.offsets.get(group, {})
             state, members = _state(found), 0 if found is None else len(found.members)
             if as_json:
-                _print({"group": group, "state": state, "members": members, "partitions": len(offsets)})
+                print_object({"group": group, "state": state, "members": members, "partitions": len(offsets)})
             else:
-                count = _count(members, "member")
-                print(f"{printable(group)}  {state}, {count}, offsets of {_partitions(len(offsets))}")
+                count = count_of(members, "member")
+                print(f"{printable(group)}  {state}, {count}, offsets of {count_of(len(offsets), 'partition')}")
     return outcome.exit_code
 
 
 @command.command("describe")
 @store_argument
 @click.argument("group", required=False)
-@_json_option
+@json_option
 def describe(path: Path, group: str | None, as_json: bool) -> int:
     """Show what a group has committed, partition by partition, and how far it is behind; of all groups without one."""
     outcome = Outcome()
@@ -90,7 +96,7 @@ def describe(path: Path, group: str | None, as_json: bool) -> int:
             lags = list(_lags(path, found[name], name))
             stored = found[name].groups.get(name)
             if as_json:
-                _print({"group": name, "state": _state(stored), "members": _members(stored), **_lag_object(lags)})
+                print_object({"group": name, "state": _state(stored), "members": _members(stored), **_lag_object(lags)})
             else:
                 _print_group(name, stored, lags)
     return outcome.exit_code
@@ -103,8 +109,8 @@ def describe(path: Path, group: str | None, as_json: bool) -> int:
 @click.option("--shift", type=int, metavar="N", help="Go on by so many offsets, or back.")
 @click.option("--topic", "topics", multiple=True, help="Only this topic; repeatable. Default: all it has committed.")
 @click.option("--partition", type=click.IntRange(min=0), metavar="N", help="Only the partitions with this number.")
-@_json_option
-@_dry_run_option
+@json_option
+@dry_run_option
 def reset_offsets(
     path: Path, group: str, target: str | None, shift: int | None, topics: tuple[str, ...], partition: int | None,
     as_json: bool, dry_run: bool,
@@ -131,17 +137,18 @@ def reset_offsets(
         for one, offset in after.items():
             was = before[one].offset if one in before else None
             if as_json:
-                _print({"topic": one.topic, "partition": one.partition, "from": was, "to": offset, "dry_run": dry_run})
+                row = {"topic": one.topic, "partition": one.partition, "from": was, "to": offset}
+                print_object({**row, "dry_run": dry_run})
             else:
-                print(f"{one}: {'nothing' if was is None else was} to {offset}{_would(dry_run)}")
+                print(f"{one}: {'nothing' if was is None else was} to {offset}{would(dry_run)}")
     return outcome.exit_code
 
 
 @command.command("delete")
 @store_argument
 @_group_argument
-@_json_option
-@_dry_run_option
+@json_option
+@dry_run_option
 def delete(path: Path, group: str, as_json: bool, dry_run: bool) -> int:
     """Delete a group and all that it has committed."""
     outcome = Outcome()
@@ -155,9 +162,9 @@ def delete(path: Path, group: str, as_json: bool, dry_run: bool) -> int:
             if not dry_run:
                 offsets.delete(group)
         if as_json:
-            _print({"group": group, "partitions": count, "dry_run": dry_run})
+            print_object({"group": group, "partitions": count, "dry_run": dry_run})
         else:
-            print(f"{printable(group)}: deleted, with the offsets of {_partitions(count)}{_would(dry_run)}")
+            print(f"{printable(group)}: deleted, with the offsets of {count_of(count, 'partition')}{would(dry_run)}")
     return outcome.exit_code
 
 
@@ -238,7 +245,8 @@ def _print_group(name: str, group: StoredGroup | None, lags: list[Lag]) -> None:
         note = f", {printable(one.committed.metadata)}" if one.committed.metadata else ""
         print(f"  {one.partition}: {one.committed.offset} {behind}, {moment(one.committed.commit_timestamp)}{note}")
     for member in _members(group):
-        print(f"  member {member['member']} at {member['host']}: {' '.join(member['partitions']) or 'nothing'}")
+        who, where = printable(member["member"]), printable(member["host"])
+        print(f"  member {who} at {where}: {' '.join(member['partitions']) or 'nothing'}")
 
 
 # ---------------------------------------------------------------- writing
@@ -249,7 +257,7 @@ def _check_empty(store: Store, group: str) -> None:
     members = group_state(store, group).members
     if members:
         raise LogstoreError(
-            f"group {group!r} has {_count(len(members), 'member')}", path=store.paths[0], remedy="close its consumers"
+            f"group {group!r} has {count_of(len(members), 'member')}", path=store.paths[0], remedy="close its consumers"
         )
 
 
@@ -263,7 +271,7 @@ def _chosen(
 
 
 def _check_target(target: str | None) -> None:
-    if target is not None and target not in ("earliest", "latest") and not target.isdigit():
+    if target is not None and target not in ("earliest", "latest") and not is_number(target):
         parse_time(target)
 
 
@@ -278,25 +286,9 @@ def _offset(
         return end
     if shift is not None:
         wanted = (start if committed is None else committed.offset) + shift
-    elif target is not None and target.isdigit() and len(target) < _TIME_DIGITS_MIN:
+    elif target is not None and not is_time(target):
         wanted = int(target)
     else:
         found = partition.offset_for_time(parse_time(target or ""))
         wanted = end if found is None else found.offset
     return min(max(wanted, start), end)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _partitions(number: int) -> str:
-    return _count(number, "partition")
-
-
-def _would(dry_run: bool) -> str:
-    return " (dry run: nothing was changed)" if dry_run else ""
-
-
-def _print(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False))

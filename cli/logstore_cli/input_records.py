@@ -14,6 +14,8 @@ import click
 from logstore.clock import SystemClock
 from logstore.config import LogConfig
 from logstore.errors import LogstoreError
+from logstore.records import Codec
+from logstore_cli.lines import InputLines
 
 _LINGER_SECONDS = 0.01  # how long a batch that is not full waits for more, where the next record is not there yet
 _RECORD_OVERHEAD_MAX = 40  # bytes of a record that are neither key, value nor headers: six varints and a byte
@@ -21,6 +23,49 @@ _BATCH_BYTES_MAX = LogConfig().max_message_bytes * 15 // 16  # the rest is for i
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Pending = tuple[bytes | None, bytes | None, int, Headers]
+
+
+_BATCH_RECORDS = 1000
+
+
+def record_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how stdin becomes records, and how these are written."""
+    for option in (
+        click.option(
+            "--durability", type=click.Choice(["os", "interval", "always"]), default="os", show_default=True,
+            help="When a batch counts as written: in the page cache, synced from time to time, synced each time.",
+        ),
+        click.option(
+            "--codec", type=click.Choice([codec.label for codec in Codec]), default="none", show_default=True,
+            help="Compress batches.",
+        ),
+        click.option(
+            "--header", "headers", multiple=True, metavar="K=V", help="Add this header to each; may be repeated."
+        ),
+        click.option("--key-separator", metavar="S", help="Lines are KEY S VALUE; without it they are values."),
+        click.option(
+            "--encoding", type=click.Choice(["utf8", "base64", "hex"]), default="utf8", show_default=True,
+            help="How text on stdin becomes bytes.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Read JSON objects, one a line, in the shape that dump prints."
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def of_stdin(
+    as_json: bool, encoding: str, key_separator: str | None, headers: tuple[str, ...],
+    batch_records: int = _BATCH_RECORDS,
+) -> Batches:  # fmt: skip
+    """The records of stdin, in batches, by the values of `record_options`. Raises click.BadParameter."""
+    if key_separator == "":
+        raise click.BadParameter("an empty separator separates nothing", param_hint="--key-separator")
+    extra = tuple(_parse_header(text, encoding) for text in headers)
+    lines = InputLines.of_stdin()
+    records = _from_json(lines, encoding, extra) if as_json else _from_lines(lines, encoding, key_separator, extra)
+    return Batches(records, batch_records, lines.comes_within)
 
 
 class Batches:
@@ -77,7 +122,7 @@ def _size_bound(record: Pending) -> int:
     return len(key or b"") + len(value or b"") + named + _RECORD_OVERHEAD_MAX
 
 
-def from_lines(
+def _from_lines(
     source: Iterable[bytes], encoding: str, separator: str | None, extra: Headers
 ) -> Iterator[Pending | None]:
     """Records of lines that are values, or keys and values. Raises LogstoreError with the line's number."""
@@ -92,7 +137,7 @@ def from_lines(
         yield key, _bytes(line, encoding, number), _now(), extra
 
 
-def from_json(source: Iterable[bytes], encoding: str, extra: Headers) -> Iterator[Pending | None]:
+def _from_json(source: Iterable[bytes], encoding: str, extra: Headers) -> Iterator[Pending | None]:
     """Records as `dump --json` prints them; None for what is none. Raises LogstoreError with the line's number."""
     for number, line in enumerate(source, 1):
         if not line.strip():
@@ -143,7 +188,7 @@ def _bytes(text: bytes, encoding: str, number: int) -> bytes:
         raise LogstoreError(f"stdin, line {number}: {text[:40]!r} is not {encoding}") from None
 
 
-def parse_header(text: str, encoding: str) -> tuple[str, bytes | None]:
+def _parse_header(text: str, encoding: str) -> tuple[str, bytes | None]:
     """`NAME=VALUE`. Raises click.BadParameter."""
     name, equals, value = text.partition("=")
     if not equals:

@@ -22,6 +22,7 @@ from logstore.records import BATCH_BYTES_MAX, ByteEncoding
 ENCODINGS = {"utf8": ByteEncoding.UTF8, "base64": ByteEncoding.BASE64, "hex": ByteEncoding.HEX}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 _SPANS = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_TIME_DIGITS_MIN = 12  # milliseconds of 1973 and later
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _PROGRESS_BYTES_MIN = 256 << 20  # less is done before a bar is worth looking at
 
@@ -62,6 +63,21 @@ def parse_span(value: str | int) -> int:
         raise click.BadParameter(f"{value!r} is no length of time; write milliseconds, or 90s, 2h, 7d")
     unit = _SPANS[match[3] or ""]
     return int(match[1]) * unit + int(float(match[2] or 0) * unit)
+
+
+def is_number(text: str) -> bool:
+    """Whether it is an offset, or a time in epoch milliseconds."""
+    return re.fullmatch(r"[0-9]{1,19}", text) is not None
+
+
+def is_time(text: str) -> bool:
+    """Whether an offset or a time is a time: what is no number, and numbers of twelve digits or more."""
+    return not is_number(text) or len(text.lstrip("0")) >= _TIME_DIGITS_MIN
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 partition`, `2 partitions`."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def parse_offsets(value: str) -> tuple[int | None, int | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ from logstore.config import Durability
 from logstore.errors import LogstoreError, UnknownTopicError
 from logstore.inspect import printable
 from logstore.queue import Job, JobId, WorkQueue
+from logstore_cli.lines import InputLines
 from logstore_cli.options import Outcome, parse_span, say
-from logstore_cli.stores import open_store, store_argument
+from logstore_cli.stores import json_option, open_store, store_argument
+from logstore_cli.writing import print_object
 
 EPILOG = """\b
 Examples:
@@ -30,7 +31,6 @@ Examples:
 
 _ID = re.compile(r"([0-9]{1,3})-([0-9]{1,19})-([0-9]{1,5})")
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text, one object a line.")
 _name_argument = click.argument("name", metavar="QUEUE")
 _ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 _durability_option = click.option(
@@ -56,7 +56,7 @@ def command() -> None:
 @click.option("--priority", type=click.IntRange(0, 99), default=0, metavar="N", help="Higher ones are given first.")
 @click.option("--unique", metavar="KEY", help="Not while an unfinished job has this key.")
 @_durability_option
-@_json_option
+@json_option
 def put(
     path: Path, name: str, value: str | None, delay: int, priority: int, unique: str | None, durability: Durability,
     as_json: bool,
@@ -68,10 +68,10 @@ def put(
         open_store(path, create=True) as store,
         WorkQueue(store, name, durability=durability, priorities=priority + 1, detached=True) as queue,
     ):
-        for content in _lines() if value is None else [value.encode("utf-8", "surrogateescape")]:
+        for content in InputLines.of_stdin() if value is None else [value.encode("utf-8", "surrogateescape")]:
             done = queue.put(content, delay=delay / 1000, priority=priority, unique=unique)
             if as_json:
-                _print({"id": f"{done.priority}-{done.offset}", "duplicate": done.is_duplicate})
+                print_object({"id": f"{done.priority}-{done.offset}", "duplicate": done.is_duplicate})
             else:
                 print(f"{done.priority}-{done.offset}{' is there already' * done.is_duplicate}")
     return outcome.exit_code
@@ -90,7 +90,7 @@ def put(
     help="More often delivered, a job goes to the topic QUEUE.dead.",
 )  # fmt: skip
 @_durability_option
-@_json_option
+@json_option
 def get(
     path: Path, name: str, limit: int, timeout: float, visibility: int, max_deliveries: int, durability: Durability,
     as_json: bool,
@@ -104,7 +104,7 @@ def get(
         for job in queue.get(timeout, n=limit):
             identity = f"{job.priority}-{job.record.offset}-{job.delivery_count}"
             if as_json:
-                _print({"id": identity, "value": _text(job.value), "attempt": job.delivery_count})
+                print_object({"id": identity, "value": _text(job.value), "attempt": job.delivery_count})
             else:
                 print(f"{identity}\t{printable((job.value or b'').decode('utf-8', 'surrogateescape'))}")
             sys.stdout.flush()
@@ -142,14 +142,14 @@ def nack(path: Path, name: str, ids: tuple[str, ...], delay: int, reject: bool, 
 @command.command("stats")
 @store_argument
 @_name_argument
-@_json_option
+@json_option
 def stats(path: Path, name: str, as_json: bool) -> int:
     """Count the jobs of a queue."""
     outcome = Outcome()
     with outcome.reported(path), _opened(path, name) as queue:
         found = queue.stats()
         if as_json:
-            _print({
+            print_object({
                 "queue": name, "available": found.available, "delayed": found.delayed, "acquired": found.acquired,
                 "acknowledged": found.acknowledged, "dead": found.dead, "bytes": found.size,
                 "oldest_seconds": found.oldest_age,
@@ -188,11 +188,6 @@ def _settle(outcome: Outcome, queue: WorkQueue, ids: tuple[str, ...], settle: An
             say(error)
 
 
-def _lines() -> Iterator[bytes]:
-    for line in sys.stdin.buffer:
-        yield line.rstrip(b"\n")
-
-
 def _text(value: bytes | None) -> Any:
     if value is None:
         return None
@@ -200,7 +195,3 @@ def _text(value: bytes | None) -> Any:
         return value.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(value).decode()}
-
-
-def _print(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +25,9 @@ from logstore.inspect import (
     resolve,
     select_partition,
 )
-from logstore_cli.options import ENCODINGS, Outcome, complete_path, parse_path, parse_time, say
+from logstore_cli.options import ENCODINGS, Outcome, complete_path, is_number, is_time, parse_path, parse_time, say
 
 _POLL_SECONDS = 0.1
-_TIME_DIGITS_MIN = 12  # a number of so many digits beyond the log end is a time: milliseconds of 1973 and later
 
 EPILOG = """\b
 Examples:
@@ -126,9 +124,9 @@ class Reader:
             return 0
         if start == "end":
             return self._end(partition)
-        if re.fullmatch(r"[0-9]{1,19}", start):
-            is_time = len(start.lstrip("0")) >= _TIME_DIGITS_MIN and int(start) > self._end(partition)
-            return self._offset_of_time(int(start)) if is_time else int(start)
+        if is_number(start):
+            is_beyond = is_time(start) and int(start) > self._end(partition)
+            return self._offset_of_time(int(start)) if is_beyond else int(start)
         return self._offset_of_time(parse_time(start))
 
     def _offset_of_time(self, since: int) -> int:

@@ -35,6 +35,15 @@ class Ends(NamedTuple):
     segments: int
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text, one object a line.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is changed.")
+
+
+def would(dry_run: bool) -> str:
+    """What is added to a line that says what was done."""
+    return " (dry run: nothing was changed)" if dry_run else ""
+
+
 def store_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument STORE."""
     return click.argument("path", type=parse_path, shell_complete=complete_path, metavar="STORE")(command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,20 @@ from logstore.errors import UnknownTopicError
 from logstore.inspect import printable
 from logstore.log import format_kafka_uuid
 from logstore.store import Catalog, Topic
-from logstore_cli.options import Outcome, say
-from logstore_cli.stores import Ends, ends_of, open_store, parse_settings, partitions_of, read_topics, store_argument
+from logstore_cli.options import Outcome, count_of, say
+from logstore_cli.stores import (
+    Ends,
+    dry_run_option,
+    ends_of,
+    json_option,
+    open_store,
+    parse_settings,
+    partitions_of,
+    read_topics,
+    store_argument,
+    would,
+)
+from logstore_cli.writing import print_lines, print_object
 
 EPILOG = """\b
 Examples:
@@ -26,8 +37,6 @@ Examples:
   logstore topics alter --partitions 8 --config cleanup.policy=compact /srv/queue orders
 """
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text: one object a topic.")
-_dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is changed.")
 _topic_argument = click.argument("topic")
 
 
@@ -43,21 +52,21 @@ def command() -> None:
 @command.command("list")
 @store_argument
 @click.option("--internal", is_flag=True, help="Also Kafka's own topics.")
-@_json_option
+@json_option
 def list_topics(path: Path, internal: bool, as_json: bool) -> int:
     """List the topics of a store or of a broker's log directory."""
     outcome = Outcome()
     with outcome.reported(path):
         for _, topic in sorted(read_topics(path).items()):
             if internal or not topic.is_internal:
-                _print(_object(topic) if as_json else None, f"{topic.name}  {_count(topic.partitions, 'partition')}")
+                _print(_object(topic) if as_json else None, f"{topic.name}  {count_of(topic.partitions, 'partition')}")
     return outcome.exit_code
 
 
 @command.command("describe")
 @store_argument
 @click.argument("topic", required=False)
-@_json_option
+@json_option
 def describe(path: Path, topic: str | None, as_json: bool) -> int:
     """Show settings and partitions of a topic, or of all: where their logs begin and end, and what they take."""
     outcome = Outcome()
@@ -79,8 +88,8 @@ def describe(path: Path, topic: str | None, as_json: bool) -> int:
 )
 @click.option("--config", "texts", multiple=True, metavar="KEY=VALUE", help="A setting by Kafka's name; repeatable.")
 @click.option("--if-not-exists", is_flag=True, help="Fine where there is one already.")
-@_json_option
-@_dry_run_option
+@json_option
+@dry_run_option
 def create(
     path: Path, topic: str, partitions: int, texts: tuple[str, ...], if_not_exists: bool, as_json: bool, dry_run: bool
 ) -> int:
@@ -95,7 +104,7 @@ def create(
         else:
             with open_store(path, create=True) as store:
                 done = store.create_topic(topic, partitions, settings, exist_ok=if_not_exists)
-        _print(_object(done) if as_json else None, f"{topic}: {_count(done.partitions, 'partition')}{_would(dry_run)}")
+        _print(_object(done) if as_json else None, f"{topic}: {count_of(done.partitions, 'partition')}{would(dry_run)}")
     return outcome.exit_code
 
 
@@ -105,8 +114,8 @@ def create(
 @click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="More than there are; never fewer.")
 @click.option("--config", "texts", multiple=True, metavar="KEY=VALUE", help="Set a setting; repeatable.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Let a setting have its default again; repeatable.")
-@_json_option
-@_dry_run_option
+@json_option
+@dry_run_option
 def alter(
     path: Path, topic: str, partitions: int | None, texts: tuple[str, ...], unset: tuple[str, ...], as_json: bool,
     dry_run: bool,
@@ -125,7 +134,7 @@ def alter(
                 done = store.alter_topic(topic, changes) if changes else store.topic(topic)
                 if partitions is not None:
                     done = store.grow_topic(topic, partitions)
-        text = f"{topic}: {_count(done.partitions, 'partition')}{_settings(done.settings)}{_would(dry_run)}"
+        text = f"{topic}: {count_of(done.partitions, 'partition')}{_settings(done.settings)}{would(dry_run)}"
         _print(_object(done) if as_json else None, text)
     return outcome.exit_code
 
@@ -133,8 +142,8 @@ def alter(
 @command.command("delete")
 @store_argument
 @_topic_argument
-@_json_option
-@_dry_run_option
+@json_option
+@dry_run_option
 def delete(path: Path, topic: str, as_json: bool, dry_run: bool) -> int:
     """Delete a topic and all its records; the disk is given back after a minute (file.delete.delay.ms)."""
     outcome = Outcome()
@@ -146,7 +155,7 @@ def delete(path: Path, topic: str, as_json: bool, dry_run: bool) -> int:
                 gone = store.topic(topic)
                 store.delete_topic(topic)
                 store.maintain()
-        _print(_object(gone) if as_json else None, f"{topic}: deleted{_would(dry_run)}")
+        _print(_object(gone) if as_json else None, f"{topic}: deleted{would(dry_run)}")
     return outcome.exit_code
 
 
@@ -164,15 +173,15 @@ def _describe(topic: Topic, partitions: Mapping[int, Ends], as_json: bool) -> No
         _print({**_object(topic), "partition_list": rows}, "")
         return
     identity = "" if topic.topic_id is None else f"  id {format_kafka_uuid(topic.topic_id)}"
-    print(f"{topic.name}  {_count(topic.partitions, 'partition')}{identity}{_settings(topic.settings)}")
+    print(f"{topic.name}  {count_of(topic.partitions, 'partition')}{identity}{_settings(topic.settings)}")
     for number, one in partitions.items():
         print(
             f"  {number}: offsets {one.log_start_offset} to {one.log_end_offset}, {one.size} bytes in"
-            f" {_count(one.segments, 'segment')}"
+            f" {count_of(one.segments, 'segment')}"
         )
     missing = topic.partitions - len(partitions)
     if missing > 0:
-        say(f"{topic.name}: {_count(missing, 'partition')} not in this directory")
+        say(f"{topic.name}: {count_of(missing, 'partition')} not in this directory")
 
 
 def _object(topic: Topic) -> dict[str, Any]:
@@ -189,13 +198,8 @@ def _settings(settings: Mapping[str, str]) -> str:
     return "".join(f"  {name}={printable(text)}" for name, text in sorted(settings.items()))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _would(dry_run: bool) -> str:
-    return " (dry run: nothing was changed)" if dry_run else ""
-
-
 def _print(content: dict[str, Any] | None, text: str) -> None:
-    print(text if content is None else json.dumps(content, ensure_ascii=False))
+    if content is None:
+        print_lines(iter([text]))
+    else:
+        print_object(content)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import PROGRAM, Result, logstore, objects
+from helpers.trees import snapshot
 
 import logstore as library
 from logstore.names import TopicPartition
@@ -36,13 +37,6 @@ def fed(text: str, *arguments: object) -> Result:
 def produced(store: Path, count: int = 20) -> None:
     text = "".join(f"k{number}:v{number}\n" for number in range(count))
     assert fed(text, "produce", "--key-separator", ":", "-q", store, "orders").code == 0
-
-
-def tree(directory: Path) -> dict[str, tuple[bytes, int]]:
-    return {
-        str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in directory.rglob("*") if path.is_file()
-    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- produce
@@ -94,11 +88,11 @@ def test_an_unknown_topic_and_what_is_no_store_are_refused(store: Path, kafka_fi
 
 def test_without_a_group_nothing_is_changed(store: Path) -> None:
     produced(store)
-    before = tree(store)
+    before = snapshot(store)
     assert len(objects("consume", "--json", store, "orders")) == 20
     assert len(logstore("consume", "--max", 7, store, "orders").lines) == 7
     assert logstore("consume", "--from", "latest", store, "orders").lines == []
-    assert tree(store) == before
+    assert snapshot(store) == before
 
 
 def test_a_brokers_topic_is_consumed_as_it_lies_there(kafka_fixtures: Path) -> None:
@@ -136,6 +130,12 @@ def test_a_consumer_that_follows_prints_what_comes(store: Path) -> None:
     assert (follower.returncode, len(out.splitlines())) == (0, 3)
 
 
+@pytest.mark.parametrize("start", ["whenever", "²", "9" * 30, "-1x"])
+def test_where_to_begin_is_checked_before_anything_is_read(store: Path, start: str) -> None:
+    for options in ((), ("--group", "g")):
+        assert logstore("consume", *options, "--from", start, store, "orders").code == 2
+
+
 # ---------------------------------------------------------------- groups
 
 
@@ -153,12 +153,12 @@ def test_groups_are_listed_and_their_lag_is_told(behind: Path) -> None:
     assert objects("groups", "list", "--json", behind) == [
         {"group": "billing", "state": "Empty", "members": 0, "partitions": 3}
     ]
-    before = tree(behind)
+    before = snapshot(behind)
     (found,) = objects("groups", "describe", "--json", behind, "billing")
     assert found["lag"] == 6 and [one["lag"] for one in found["offsets"]] == [2, 2, 2]
     lines = logstore("groups", "describe", behind).lines
     assert lines[0] == "billing  Empty, lag 6" and lines[1].startswith("  orders-0: ")
-    assert tree(behind) == before
+    assert snapshot(behind) == before
 
 
 def test_groups_of_a_broker_are_read_from_its_files(kafka_fixtures: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_deleted_group_is_gone(behind: Path) -> None:
     assert logstore("groups", "describe", behind, "billing").code == 3
 
 
-@pytest.mark.parametrize("options", [(), ("--to", "earliest", "--shift", "1"), ("--to", "whenever")])
+@pytest.mark.parametrize("options", [(), ("--to", "earliest", "--shift", "1"), ("--to", "whenever"), ("--to", "²")])
 def test_it_has_to_be_said_where_to(behind: Path, options: tuple[str, ...]) -> None:
     assert logstore("groups", "reset-offsets", *options, behind, "billing").code == 2
 

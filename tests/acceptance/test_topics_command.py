@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import logstore, objects
+from helpers.trees import snapshot
 
 import logstore as library
 
@@ -19,13 +20,6 @@ def store(tmp_path: Path) -> Path:
         for number in range(10):
             made.partition("orders", 1).append([(b"k", b"%d" % number)])
     return tmp_path / "store"
-
-
-def tree(directory: Path) -> dict[str, tuple[bytes, int]]:
-    return {
-        str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in directory.rglob("*") if path.is_file()
-    }  # fmt: skip
 
 
 def test_a_topic_is_made_and_the_store_with_it(tmp_path: Path) -> None:
@@ -48,9 +42,9 @@ def test_it_is_made_once(store: Path) -> None:
 def test_names_follow_kafkas_rules(store: Path, name: str) -> None:
     if name == "or.ders_":
         assert logstore("topics", "create", store, "or_ders.").code == 0  # '.' and '_' are the same in metrics
-    before = tree(store)
+    before = snapshot(store)
     assert logstore("topics", "create", store, name).code == 3
-    assert tree(store).keys() == before.keys()
+    assert snapshot(store).keys() == before.keys()
 
 
 def test_it_shows_where_the_logs_of_a_topic_begin_and_end(store: Path) -> None:
@@ -94,14 +88,14 @@ def test_a_deleted_topic_is_gone_for_who_has_it_open(store: Path) -> None:
 
 
 def test_a_dry_run_changes_nothing_and_says_the_same(store: Path) -> None:
-    before = tree(store)
+    before = snapshot(store)
     for arguments in (
         ("create", "--dry-run", "--json", store, "new"), ("delete", "--dry-run", "--json", store, "orders"),
         ("alter", "--dry-run", "--json", "--partitions", 9, store, "orders"),
     ):  # fmt: skip
         assert logstore("topics", *arguments).code == 0
     assert logstore("topics", "create", "--dry-run", store, "orders").code == 3
-    assert tree(store) == before
+    assert snapshot(store) == before
 
 
 def test_a_brokers_directory_is_read_and_not_changed(kafka_fixtures: Path, tmp_path: Path) -> None:
@@ -112,11 +106,11 @@ def test_a_brokers_directory_is_read_and_not_changed(kafka_fixtures: Path, tmp_p
     assert plain["partition_list"][0]["log_end_offset"] == 240
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    before = tree(copy)
+    before = snapshot(copy)
     for arguments in (("create", copy, "new"), ("delete", copy, "plain"), ("alter", "--partitions", 2, copy, "plain")):
         result = logstore("topics", *arguments)
         assert (result.code, "by its broker" in result.err) == (3, True)
-    assert tree(copy) == before
+    assert snapshot(copy) == before
 
 
 @pytest.mark.parametrize(
@@ -125,9 +119,9 @@ def test_a_brokers_directory_is_read_and_not_changed(kafka_fixtures: Path, tmp_p
      ("create", "--config", "x"), ("alter",), ("create", "--partitions", "0")],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_2(store: Path, arguments: tuple[str, ...]) -> None:
-    before = tree(store)
+    before = snapshot(store)
     assert logstore("topics", *arguments, store, "orders").code == 2
-    assert tree(store) == before
+    assert snapshot(store) == before
 
 
 def test_what_is_not_there_is_said(store: Path, tmp_path: Path) -> None:
