@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from logstore.errors import LogstoreError
     from logstore.queue import Consumer, Job, JobLostError, Producer, WorkQueue
     from logstore.queue.aio import AsyncConsumer, AsyncProducer
-    from logstore.store import Partition, Store, Topic
+    from logstore.store import Partition, Store, StoreService, Topic
     from logstore.store import open_store as open
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "Partition",
     "Producer",
     "Store",
+    "StoreService",
     "Topic",
     "WorkQueue",
     "__version__",
@@ -44,6 +45,7 @@ _PLACES = {
     "Partition": "logstore.store",
     "Producer": "logstore.queue",
     "Store": "logstore.store",
+    "StoreService": "logstore.store",
     "Topic": "logstore.store",
     "WorkQueue": "logstore.queue",
     "open": "logstore.store",

@@ -81,7 +81,7 @@ class Member:
         self._store = store
         self._assignor = assignor
         self._topics = tuple(sorted(topics))
-        self._files = _Files(store._fs, store.paths[0], group)
+        self._files = _Files(store.fs, store.paths[0], group)
         self._life: OpenLock | None = None
         self._seen_ms: int | None = None
         try:
@@ -329,7 +329,7 @@ def check_group_id(group: str) -> None:
 
 def group_state(store: Store, group: str) -> GroupState:
     """A group as it is, dead members left out; nothing is changed but for their files. Raises OSError."""
-    files = _Files(store._fs, store.paths[0], group)
+    files = _Files(store.fs, store.paths[0], group)
     try:
         with files.locked():
             state = GroupState.parse(files.read_state(), group)
@@ -342,7 +342,7 @@ def group_state(store: Store, group: str) -> GroupState:
 
 def group_ids(store: Store) -> Sequence[str]:
     """The ids of all groups that had members at some time. Raises OSError."""
-    found, fs = [], store._fs
+    found, fs = [], store.fs
     for name in fs.list(store.paths[0]):
         if name.startswith(PREFIX) and name.endswith(STATE_SUFFIX):
             with contextlib.suppress(FileNotFoundError), fs.open(store.paths[0] / name) as file:

@@ -64,7 +64,7 @@ class QueueFiles:
         self.state = QueueState(topic.partitions, topic.topic_id)
         self.state_topic = names.WORK_QUEUE_STATE_PREFIX + name
         store.create_topic(self.state_topic, settings=SETTINGS, exist_ok=True)
-        fs, root = store._fs, store.paths[0]
+        fs, root = store.fs, store.paths[0]
         with contextlib.ExitStack() as stack:
             self._partitions = store.partitions(name)
             self.logs: list[Log | SharedLog] = [stack.enter_context(one.using()) for one in self._partitions]

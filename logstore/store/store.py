@@ -124,6 +124,11 @@ class Store:
         return f"<Store {self.paths[0]} {self.mode} {'open' if self._is_open else 'closed'}>"
 
     @property
+    def fs(self) -> SharingFileSystem:
+        """What it stands on."""
+        return self._fs
+
+    @property
     def clock(self) -> Clock:
         """What tells it the time."""
         return self._clock
