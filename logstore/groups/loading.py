@@ -54,12 +54,13 @@ class LoadedGroups:
         return {*self.groups, *self.offsets, *(group_id for groups in self.pending.values() for group_id in groups)}
 
 
-def load_groups(batches: Iterable[RecordBatch]) -> LoadedGroups:
+def load_groups(batches: Iterable[RecordBatch], into: LoadedGroups | None = None) -> LoadedGroups:
     """Return the state after all records of a partition, in the order of the log, up to its end.
 
-    A record that does not decode leaves what earlier ones of its key said. Errors of the iterable itself pass through.
+    `into` is the state after those before, and takes these in. A record that does not decode leaves what earlier ones
+    of its key said. Errors of the iterable itself pass through.
     """
-    loaded = LoadedGroups()
+    loaded = LoadedGroups() if into is None else into
     for batch in batches:
         try:
             if batch.is_control:

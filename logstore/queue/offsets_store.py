@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from logstore.config import Durability
@@ -25,13 +25,12 @@ from logstore.groups import (
     offset_value,
 )
 from logstore.names import CONSUMER_OFFSETS_TOPIC, TopicPartition
-from logstore.records import RecordBatch, iter_batches
-from logstore.store import Partition, Store
+from logstore.records import RecordBatch
+from logstore.store import Followed, Partition, Store
 
 PARTITIONS = GroupConfig().offsets_topic_num_partitions
 """How many partitions the topic gets where it is made here; they must never become more (CLUSTER §7.1)."""
 METADATA_BYTES_MAX = GroupConfig().offset_metadata_max_bytes
-_READ_BYTES = 1 << 20
 
 OffsetRecords = list[tuple[bytes, bytes | None]]
 """Keys and values, for one partition of the topic."""
@@ -49,7 +48,7 @@ class OffsetsStore:
         self._store = store
         self._durability = durability
         self._guard = threading.Lock()  # guards what was replayed; taken before the partitions' own
-        self._replayed: dict[int, _Replayed] = {}
+        self._replayed: dict[int, Followed[LoadedGroups]] = {}
 
     def __repr__(self) -> str:
         return f"<OffsetsStore of {self._store!r}>"
@@ -141,51 +140,12 @@ class OffsetsStore:
     def _replay(self, partition: Partition) -> LoadedGroups:
         known = self._replayed.get(partition.name.partition)
         if known is None or known.partition is not partition:
-            known = self._replayed[partition.name.partition] = _Replayed(partition)
+            known = self._replayed[partition.name.partition] = Followed(partition, LoadedGroups, _take_in)
         return known.caught_up()
 
 
-class _Replayed:
-    """What the records of one partition say, up to where they were read."""
-
-    def __init__(self, partition: Partition) -> None:
-        self.partition = partition
-        self._loaded = LoadedGroups()
-        self._next_offset = -1
-
-    def caught_up(self) -> LoadedGroups:
-        """Read what is new; all of it where that takes something back that was said before."""
-        if self._next_offset < 0:
-            return self._read_all()
-        if self.partition.log_end_offset == self._next_offset:
-            return self._loaded
-        try:
-            batches = list(self._batches(self._next_offset))
-        except OffsetOutOfRangeError:
-            return self._read_all()
-        if self._loaded.pending or not all(map(_only_adds, batches)):
-            return self._read_all()
-        new = load_groups(batches)
-        self._loaded.groups.update(new.groups)
-        for group, offsets in new.offsets.items():
-            self._loaded.offsets.setdefault(group, {}).update(offsets)
-        return self._loaded
-
-    def _read_all(self) -> LoadedGroups:
-        self._loaded = load_groups(self._batches(self.partition.log_start_offset))
-        return self._loaded
-
-    def _batches(self, offset: int) -> Iterator[RecordBatch]:
-        self._next_offset = offset
-        while data := self.partition.read(self._next_offset, bytes_max=_READ_BYTES):
-            for batch in iter_batches(data):
-                self._next_offset = batch.next_offset
-                yield batch
-
-
-def _only_adds(batch: RecordBatch) -> bool:
-    """Whether a batch has no tombstones, and is of no transaction."""
-    return not batch.is_transactional and all(record.value is not None for record in batch.records())
+def _take_in(loaded: LoadedGroups, batches: Iterable[RecordBatch]) -> None:
+    load_groups(batches, into=loaded)
 
 
 def _named(partition: tuple[str, int]) -> TopicPartition:

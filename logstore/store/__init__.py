@@ -1,6 +1,7 @@
 """A data directory of many partitions: topics, their logs, and what is due now and then."""
 
 from logstore.store.catalog import Catalog, Topic, is_store
+from logstore.store.following import Followed
 from logstore.store.partition import Partition
 from logstore.store.service import StoreService
 from logstore.store.store import Store
@@ -9,4 +10,4 @@ from logstore.store.watching import Watcher
 open_store = Store.open
 """As `Store.open`."""
 
-__all__ = ["Catalog", "Partition", "Store", "StoreService", "Topic", "Watcher", "is_store", "open_store"]
+__all__ = ["Catalog", "Followed", "Partition", "Store", "StoreService", "Topic", "Watcher", "is_store", "open_store"]
