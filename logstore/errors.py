@@ -126,6 +126,10 @@ class InvalidTransactionStateError(LogstoreError):
     """A producer's batch does not fit the transaction that it has open, or has not; nothing was written."""
 
 
+class TransactionAbortedError(LogstoreError):
+    """A record was sent in a transaction that was aborted before it was written."""
+
+
 class InconsistentTopicIdError(LogstoreError):
     """A partition directory belongs to another topic than it is opened for: their ids differ."""
 

@@ -39,14 +39,16 @@ class Appender:
         self._batch_bytes_max = config.max_message_bytes
         self._ahead_ms_max = config.message_timestamp_after_max_ms
 
-    def append_records(self, records: Iterable[Any], timestamp: int | None, codec: Codec | None) -> Appended:
+    def append_records(
+        self, records: Iterable[Any], timestamp: int | None, codec: Codec | None, options: BatchOptions | None = None
+    ) -> Appended:
         """Append records as one batch, as `Log.append`, whatever the durability."""
         state = self._state
         now = state.clock.now_ms()
         default = now if timestamp is None else timestamp
         items = records if isinstance(records, (list, tuple)) else list(records)
-        if not self._is_plain:
-            data = encode_batch(items, timestamp=default, options=_OPTIONS[codec or Codec.NONE])
+        if options is not None or not self._is_plain:
+            data = encode_batch(items, timestamp=default, options=options or _OPTIONS[codec or Codec.NONE])
             return self.append_batch(data, AppendOrigin.CLIENT, None, None)
         if codec:
             data = encode_batch(items, timestamp=default, options=_OPTIONS[codec])

@@ -36,7 +36,7 @@ from logstore.log.recovery import DamagePolicy, Recovered
 from logstore.log.renaming import rename_log
 from logstore.log.rewriting import LogRewriter
 from logstore.log.writing import Appended, LogWriter
-from logstore.records import Codec, ControlType, EndTransactionMarker, encode_end_transaction_batch
+from logstore.records import BatchOptions, Codec, ControlType, EndTransactionMarker, encode_end_transaction_batch
 
 _DURABILITIES = frozenset(get_args(Durability))
 _INT16_MAX = 2**15 - 1
@@ -148,15 +148,18 @@ class Log(LogView):
         return done
 
     def append_later(
-        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None
-    ) -> AppendFuture:
+        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None,
+        options: BatchOptions | None = None,
+    ) -> AppendFuture:  # fmt: skip
         """Append records as `append` does, and ask for their being on disk later: `result()` waits for that.
 
         In the page cache on return. Any number of appends may be under way; the first `result()` syncs all of them.
+        `options` say all of the batch, such as its producer, instead of `codec`: see `append_batch` for what is
+        checked then, and for a batch that was written before.
         """
         if codec is not None and not isinstance(codec, Codec):
             raise TypeError(f"{codec!r} is no Codec")
-        done = self._appender.append_records(records, timestamp, codec)
+        done = self._appender.append_records(records, timestamp, codec, options)
         return AppendFuture(self._commits, done.first_offset, done.last_offset)
 
     def append_batch(

@@ -27,11 +27,12 @@ from logstore.log.offsets_by_time import TimestampOffset
 from logstore.log.origin import AppendOrigin
 from logstore.log.partition_state import PartitionFacts, PartitionHold
 from logstore.log.producer_append import Guard
+from logstore.log.producers import ProducerStateEntry
 from logstore.log.reading import READ_BYTES_MAX, FetchData, FetchIsolation
 from logstore.log.segment_view import SegmentView
 from logstore.log.turns import Turns
 from logstore.log.writing import Appended
-from logstore.records import Codec, Record
+from logstore.records import BatchOptions, Codec, Record
 from logstore.records.header import HEADER_V2_SIZE
 
 _T = TypeVar("_T")
@@ -114,11 +115,12 @@ class SharedLog:
         return done
 
     def append_later(
-        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None
-    ) -> AppendFuture:
+        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None,
+        options: BatchOptions | None = None,
+    ) -> AppendFuture:  # fmt: skip
         """As `Log.append_later`."""
         items = _listed(records, codec)
-        done, parts = self._place(lambda parts: parts.appender.append_records(items, timestamp, codec))
+        done, parts = self._place(lambda parts: parts.appender.append_records(items, timestamp, codec, options))
         return AppendFuture(parts.commits, done.first_offset, done.last_offset)
 
     def append_batch(
@@ -237,6 +239,11 @@ class SharedLog:
     def cleaner_point(self) -> int | None:
         """Up to where the log is cleaned; None when nobody has said."""
         return self._seen(lambda view: view.cleaner_point)
+
+    @property
+    def producers(self) -> tuple[ProducerStateEntry, ...]:
+        """What is known of each producer, as `Log.producers`."""
+        return self._seen(lambda view: view.producers)
 
     @property
     def size(self) -> int:

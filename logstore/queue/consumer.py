@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Literal, Self
 
@@ -19,11 +20,13 @@ from logstore.errors import (
     UnknownTopicError,
 )
 from logstore.groups import OffsetAndMetadata
+from logstore.log import FetchIsolation
 from logstore.names import TopicPartition
 from logstore.queue.consumer_ends import Ends
 from logstore.queue.intake import Intake
 from logstore.queue.membership import Member, check_group_id
 from logstore.queue.offsets_store import OffsetsStore
+from logstore.queue.progress import Progress
 from logstore.queue.reading import ISOLATIONS, Cursor, Deserializer, Isolation, Message, Reset
 from logstore.store import Store
 
@@ -259,6 +262,7 @@ class Consumer:
         is_thorough = is_first or now - self._looked_ns >= self._metadata_ns
         if is_thorough:
             self._looked_ns = now
+            self._settle()
         if member is None:
             if is_thorough:
                 self._look_alone(is_first=is_first)
@@ -266,6 +270,13 @@ class Consumer:
             self._reviewed_ns = now
             self._look_at_group(member, self._subscribed() if is_thorough else None)
         self._ends.was_woken = False
+
+    def _settle(self) -> None:
+        """End transactions that keep committed readers waiting, and that nobody else will end."""
+        if self._isolation is FetchIsolation.TXN_COMMITTED:
+            for cursor in self._cursors.values():
+                if cursor.is_held_up():
+                    self._offsets.settle(self._store.partition(*cursor.name))
 
     def _look_alone(self, *, is_first: bool) -> None:
         """Without a group all partitions are its own; with fixed ones these. Those that come later it reads from the
@@ -306,7 +317,7 @@ class Consumer:
         if not names:
             return
         self._is_watched = False
-        committed = {} if self._group is None else self._offsets.committed(self._group)
+        committed = {} if self._group is None else self._offsets.stable(self._group, names)
         for name in names:
             cursor = Cursor(self._store, name, self._isolation, 0, self._reset, self._decoders)
             known = committed.get(name)
@@ -393,6 +404,27 @@ class Consumer:
 
     # ---- commit
 
+    @property
+    def group(self) -> str | None:
+        """The id of its group."""
+        return self._group
+
+    def progress(self) -> Progress:
+        """What it reads from now on and handed out last, for a transaction; see `Producer.transaction`.
+
+        Raises ValueError without a group, or where it commits by itself: a transaction is to do that.
+        """
+        self._check()
+        if self._group is None or self._commits_itself:
+            raise ValueError("the consumer of a transaction has a group, and enable_auto_commit=False")
+        return Progress(self._intake, self.seek)
+
+    def fenced(self, partitions: Collection[tuple[str, int]]) -> AbstractContextManager[None]:
+        """Keep its group as it is inside, to commit for these partitions. Raises FencedMemberError."""
+        self._check()
+        member = self._ends.member
+        return nullcontext() if member is None else member.fenced([TopicPartition(*one) for one in partitions])
+
     def commit(self, offsets: Offsets | None = None) -> None:
         """Commit for the group: `offsets` of what is to be read next, or the positions of all partitions.
 
@@ -431,12 +463,8 @@ class Consumer:
 
     def _write(self, offsets: Offsets) -> None:
         assert self._group is not None
-        member = self._ends.member
-        if member is None:
+        with self.fenced(offsets.keys()):
             self._offsets.commit(self._group, offsets)
-        else:
-            with member.fenced(offsets.keys()):
-                self._offsets.commit(self._group, offsets)
 
     # ---- the end
 

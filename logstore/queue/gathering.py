@@ -7,6 +7,7 @@ writes. Thread-safe: everything here happens under `Desk.lock`, but for syncs an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -14,19 +15,28 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from logstore.config import Durability, LogConfig
-from logstore.errors import ClientClosedError, LogstoreError, UnknownTopicError
+from logstore.errors import (
+    ClientClosedError,
+    InvalidTransactionStateError,
+    LogstoreError,
+    TransactionAbortedError,
+    UnknownTopicError,
+)
 from logstore.log import AppendFuture
 from logstore.names import TopicPartition
 from logstore.queue.packs import Callback, Feed, Lane, Pack
 from logstore.queue.partitioner import Partitioner
 from logstore.queue.sending import SendFuture
+from logstore.queue.stamps import Stamps
 from logstore.records import BatchOptions, Codec, encode_batch
 from logstore.store import Partition, Store, Topic
 
 _ORPHAN_WAIT_S = 1.0
+_RETRIES = 2
+_T = TypeVar("_T")
 _logger = logging.getLogger("logstore.queue")
 
 
@@ -41,6 +51,7 @@ class Desk:
         codec: what batches are compressed with.
         buffer_memory: how many bytes all packs hold together.
         durability: of what is written; None: as the topic says.
+        stamps: what batches say of the producer; None: nothing.
 
     Attributes:
         lock: guards all of it; taken before the store's own.
@@ -49,7 +60,7 @@ class Desk:
 
     def __init__(
         self, store: Store, new_partitioner: Callable[[], Partitioner], *, batch_size: int, linger_ns: int,
-        codec: Codec | None, buffer_memory: int, durability: Durability | None,
+        codec: Codec | None, buffer_memory: int, durability: Durability | None, stamps: Stamps | None = None,
     ) -> None:  # fmt: skip
         self.lock = threading.Lock()
         self.feeds: dict[str, Feed] = {}
@@ -60,6 +71,7 @@ class Desk:
         self._codec = codec
         self._buffer_memory = buffer_memory
         self._durability = durability
+        self._stamps = stamps
         self._refusal: str | None = None
         self._failed: list[Pack] = []  # written in vain, and nobody knows
         self._is_orphaned = False
@@ -149,13 +161,24 @@ class Desk:
         except (LogstoreError, OSError, ValueError, TypeError) as error:
             pack.error = error
             self._failed.append(pack)
+            if self._stamps is not None:
+                self._stamps.failed(error)
             if isinstance(error, UnknownTopicError) and lane.number < feed.topic.partitions:
                 self._drop(feed, error)
         finally:
             if pack.first_offset < 0 and pack.error is None:  # Ctrl-C
-                pack.error = LogstoreError(f"writing to {lane.name} was interrupted; the records may be there or not")
-            pack.items = []
+                self._interrupted(feed, lane, pack)
+            if pack is not lane.pack:
+                pack.items = []
         return pack
+
+    def _interrupted(self, feed: Feed, lane: Lane, pack: Pack) -> None:
+        """Nobody knows whether a pack was written: with stamps the log does, so it is written again, as it is."""
+        if self._stamps is not None:
+            lane.pack = pack
+            pack.size = feed.limit + 1  # nothing more fits
+        else:
+            pack.error = LogstoreError(f"writing to {lane.name} was interrupted; the records may be there or not")
 
     def partition(self, lane: Lane) -> Partition:
         """The partition of a lane. Raises UnknownTopicError."""
@@ -165,10 +188,26 @@ class Desk:
         self, partition: Partition, items: list[Any], config: LogConfig
     ) -> tuple[int, AppendFuture | None]:
         """Append records as one batch: the first offset, and what to wait for where it is to be on disk."""
+        if self._stamps is not None:
+            return self._append_stamped(self._stamps, partition, items, config)
         if (self._durability or config.durability) == "always":
             ticket = partition.append_later(items, codec=self._codec)
             return ticket.first_offset, ticket
         return partition.append(items, codec=self._codec, durability=self._durability).first_offset, None
+
+    def _append_stamped(
+        self, stamps: Stamps, partition: Partition, items: list[Any], config: LogConfig
+    ) -> tuple[int, AppendFuture | None]:
+        """The same, told apart from all other batches; where it fails it is tried again, and written once."""
+        name = partition.name
+        stamps.announce([name])
+        with stamps.stamped(name, items) as options:
+            if (self._durability or config.durability) == "always" and not stamps.is_transactional:
+                ticket = _again(lambda: partition.append_later(items, options=options))
+                return ticket.first_offset, ticket
+            data = encode_batch(items, timestamp=self._store.clock.now_ms(), options=options)
+            durability = "os" if stamps.is_transactional else self._durability
+            return _again(lambda: partition.append_batch(data, durability=durability)).first_offset, None
 
     def sync(self, name: TopicPartition, ticket: AppendFuture) -> None:
         """Wait until an append is on disk; not under the lock, so that many wait for one sync. Raises OSError."""
@@ -178,14 +217,23 @@ class Desk:
             # Another process has put another segment in the place of this one, and synced that.
             self._store.partition(*name).flush()
 
-    def _drop(self, feed: Feed, error: UnknownTopicError) -> None:
-        """Forget a topic that was deleted, with all that waits for it."""
+    def _drop(self, feed: Feed, error: LogstoreError) -> None:
+        """Forget a topic, which was deleted, with all that waits for it."""
         self.feeds.pop(feed.topic.name, None)
         for lane in feed.lanes:
             pack, lane.pack = lane.pack, Pack(lane)
             if pack.items:
                 pack.count, pack.items, pack.error = len(pack.items), [], error
                 self._failed.append(pack)
+
+    def discard(self, error: LogstoreError) -> list[Pack]:
+        """Give up all that is gathered, under the lock, and tell those who ask its futures; what to `conclude`."""
+        for feed in tuple(self.feeds.values()):
+            self._drop(feed, error)
+        packs, self._failed = self._failed, []
+        for pack in packs:
+            pack.is_error_seen = True
+        return [pack for pack in packs if not pack.is_done]
 
     def conclude(self, packs: list[Pack]) -> None:
         """See written packs through: sync where that is wanted, and tell who asked. Not under the lock."""
@@ -237,12 +285,16 @@ class Desk:
         """Write and see through all that is gathered. Raises what was not told yet of what could not be written."""
         with self.lock:
             self.check_open()
-            packs = self._write_all()
+            packs = self.write_all()
         self.conclude(packs)
         self.raise_untold()
 
-    def _write_all(self) -> list[Pack]:
+    def write_all(self) -> list[Pack]:
+        """Write all that is gathered, under the lock; what to `conclude`."""
         gathered = [(feed, lane) for feed in self.feeds.values() for lane in feed.lanes if lane.pack.items]
+        if self._stamps is not None and gathered:
+            with contextlib.suppress(LogstoreError, OSError):  # each of them will tell
+                self._stamps.announce([lane.name for _, lane in gathered])
         packs = [self.write(feed, lane) for feed, lane in gathered if lane.pack.items]
         return [*packs, *(one for one in self._dropped() if one not in packs)]
 
@@ -292,22 +344,34 @@ class Desk:
     # ---- the end
 
     def close(self) -> None:
-        """Write all, and take no more. Raises as `flush`; it is closed then, too."""
-        thread = self._shut("is closed")
+        """Write all, and take no more. Raises as `flush`; it is closed then, too.
+
+        A transaction that is open is aborted, and that is an InvalidTransactionStateError.
+        """
+        self._shut("is closed")
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         self.raise_untold()
 
-    def _shut(self, refusal: str) -> threading.Thread | None:
+    def _shut(self, refusal: str) -> None:
+        packs: list[Pack] = []
         with self.lock:
             if self._refusal is not None:
-                return None
-            packs = self._write_all()
+                return
             self._refusal = refusal
-            self.feeds.clear()
-            self._due.notify_all()
+            try:
+                if self._stamps is not None and self._stamps.is_begun:
+                    packs = self.discard(TransactionAbortedError("the transaction was aborted"))
+                    self._stamps.abort()
+                    raise InvalidTransactionStateError("the producer was closed in a transaction, which was aborted")
+                packs = self.write_all()
+            finally:
+                self.feeds.clear()
+                self._due.notify_all()
+                if self._stamps is not None:
+                    self._stamps.release()
         self.conclude(packs)
-        return self._thread
 
     def abandon(self) -> None:
         """Write what is gathered by a producer that nobody closed, and say so; at the latest when Python ends."""
@@ -318,16 +382,19 @@ class Desk:
             return
         try:
             count = sum(len(lane.pack.items) for feed in self.feeds.values() for lane in feed.lanes)
+            is_begun = self._stamps is not None and self._stamps.is_begun
         finally:
             self.lock.release()
-        self._shut("was not closed before it was given up")
+        with contextlib.suppress(InvalidTransactionStateError):
+            self._shut("was not closed before it was given up")
         for pack in self._failed:
             if not pack.is_error_seen:
                 _logger.error("%d records for %s were lost: %s", pack.count, pack.lane.name, pack.error)
         if count:
+            became = "written only now" if not is_begun else "aborted with their transaction"
             warnings.warn(
-                f"a producer was not closed; it had {count} records gathered, written only now", ResourceWarning,
-                source=self, stacklevel=2,
+                f"a producer was not closed; it had {count} records gathered, {became}", ResourceWarning, source=self,
+                stacklevel=2,
             )  # fmt: skip
 
     def disown(self) -> None:
@@ -335,6 +402,14 @@ class Desk:
         self.feeds.clear()
         self.lock = threading.Lock()
         self._refusal = f"belongs to the parent of process {os.getpid()}; make one after the fork"
+
+
+def _again(append: Callable[[], _T]) -> _T:
+    """Append a batch that the log recognises, and try again where that fails."""
+    for _ in range(_RETRIES):
+        with contextlib.suppress(OSError):
+            return append()
+    return append()
 
 
 def _call(callback: Callback, future: SendFuture) -> None:

@@ -25,10 +25,14 @@ class Intake:
 
     Attributes:
         cursors: by partition.
+        began: where the reading of each partition began.
+        dropped: how many partitions were taken away.
     """
 
     def __init__(self, poll_max: int) -> None:
         self.cursors: dict[TopicPartition, Cursor] = {}
+        self.began: dict[TopicPartition, int] = {}
+        self.dropped = 0
         self._poll_max = poll_max
         self._turns: deque[Cursor] = deque()  # who is asked next
         self._unread: list[Message] = []  # taken, and not handed out from `_at` on
@@ -43,12 +47,14 @@ class Intake:
     def add(self, cursor: Cursor) -> None:
         """Read one more."""
         self.cursors[cursor.name] = cursor
+        self.began[cursor.name] = cursor.position
         self._turns.append(cursor)
 
     def drop(self, name: TopicPartition) -> None:
         """Read one no more; what was not handed out of it is forgotten."""
         cursor = self.cursors.pop(name, None)
         if cursor is not None:
+            self.dropped += 1
             cursor.close()
             self._turns.remove(cursor)
             self._forget_unread(name)

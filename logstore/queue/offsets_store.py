@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from logstore.config import Durability
@@ -27,10 +28,12 @@ from logstore.groups import (
 from logstore.names import CONSUMER_OFFSETS_TOPIC, TopicPartition
 from logstore.records import RecordBatch
 from logstore.store import Followed, Partition, Store
+from logstore.transactions import TransactionCoordinator
 
 PARTITIONS = GroupConfig().offsets_topic_num_partitions
 """How many partitions the topic gets where it is made here; they must never become more (CLUSTER §7.1)."""
 METADATA_BYTES_MAX = GroupConfig().offset_metadata_max_bytes
+_STABLE_WAIT_S = 0.005
 
 OffsetRecords = list[tuple[bytes, bytes | None]]
 """Keys and values, for one partition of the topic."""
@@ -47,6 +50,7 @@ class OffsetsStore:
     def __init__(self, store: Store, *, durability: Durability | None = None) -> None:
         self._store = store
         self._durability = durability
+        self._transactions: TransactionCoordinator | None = None
         self._guard = threading.Lock()  # guards what was replayed; taken before the partitions' own
         self._replayed: dict[int, Followed[LoadedGroups]] = {}
 
@@ -121,6 +125,29 @@ class OffsetsStore:
         loaded = self._loaded(group)
         found = {} if loaded is None else loaded.offsets.get(group, {})
         return {partition: stored.value for partition, stored in found.items()}
+
+    def stable(
+        self, group: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The same once no transaction is open that commits for any of `partitions` (CLUSTER §7.6).
+
+        Waits for transactions of others to end, at most until their timeout; those of dead processes end here.
+        """
+        wanted = frozenset(partitions)
+        while True:
+            loaded = self._loaded(group)
+            pending = {} if loaded is None else loaded.pending
+            if not any(wanted & groups.get(group, {}).keys() for groups in pending.values()):
+                return self.committed(group)
+            if not self.settle(self.partition_of(group)):
+                return self.committed(group)
+            time.sleep(_STABLE_WAIT_S)
+
+    def settle(self, partition: Partition) -> bool:
+        """End the transactions in any partition that nobody else will end; whether there are others."""
+        if self._transactions is None:
+            self._transactions = TransactionCoordinator(self._store)
+        return self._transactions.settle(partition)
 
     def groups(self) -> list[str]:
         """All groups that have records, by name. Reads all partitions of the topic."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -18,27 +19,34 @@ from logstore.config import INT64_MAX, Durability
 from logstore.errors import (
     BatchTooLargeError,
     InvalidTimestampError,
-    LogstoreError,
+    InvalidTransactionStateError,
     RecordRejectedError,
-    SerializationError,
-    UnknownTopicError,
 )
 from logstore.log import AppendFuture
+from logstore.queue.consumer import Consumer, Offsets
 from logstore.queue.gathering import Desk
-from logstore.queue.packs import HEADER_OVERHEAD, RECORD_OVERHEAD, Feed, Lane, Pack
+from logstore.queue.items import (
+    Serializer,
+    as_bytes,
+    average_size,
+    codec_of,
+    full_item,
+    grouped,
+    lane_of,
+    serialized,
+)
+from logstore.queue.packs import RECORD_OVERHEAD, Feed, Lane, Pack
 from logstore.queue.partitioner import BATCH_SIZE, DefaultPartitioner, Partitioner
 from logstore.queue.sending import SendFuture, SentRange
+from logstore.queue.stamps import Stamps, TransactionalStamps
+from logstore.queue.transaction import Transactions
 from logstore.records import Codec, Header
 from logstore.store import Store
-
-Serializer = Callable[[Any], bytes | None]
-"""Makes bytes of a key or value; None is never handed to it, and stays None."""
 
 BUFFER_MEMORY = 32 << 20
 """Kafka's default for `buffer.memory`, in bytes."""
 _MANY_RECORDS = 8192  # that `send_many` looks at together
 _MANY_BYTES = 128 << 10  # about as large are its batches, if `batch_size` is not larger
-_SAMPLES = 32
 
 
 class Producer:
@@ -62,6 +70,11 @@ class Producer:
         compression: none, gzip, snappy, lz4, zstd, or a `Codec`; by default none.
         buffer_memory: bytes gathered for all partitions together; where these are many, batches are smaller.
         durability: of what is written; by default that of the store.
+        enable_idempotence: whether the log is to know which of this producer's batches it has: one whose writing has
+            failed or was interrupted is written again then, and is there once.
+        transactional_id: names it among all who ever send in transactions, so that a later one of the same name fences
+            it and ends what it left. It sends inside `transaction` only then, and is idempotent.
+        transaction_timeout_ms: how long a transaction may be open before others may abort it.
 
     Attributes:
         defers: whether `send` leaves syncs to those who ask its futures; for one whose thread must not wait.
@@ -81,6 +94,9 @@ class Producer:
         compression: Codec | str | None = None,
         buffer_memory: int = BUFFER_MEMORY,
         durability: Durability | None = None,
+        enable_idempotence: bool = False,
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = 60_000,
     ) -> None:
         if batch_size < 0 or linger_ms < 0 or buffer_memory < 1:
             raise ValueError("batch_size and linger_ms are not negative, and buffer_memory is 1 or more")
@@ -93,12 +109,23 @@ class Producer:
         self._now_ms = store.clock.now_ms
         self._linger = bool(linger_ms)
         self._batch_bytes_many = max(batch_size, _MANY_BYTES)
+        codec = codec_of(compression)
+        self._stamps: Stamps | None = None
+        if transactional_id is not None:
+            self._stamps = TransactionalStamps(store, codec or Codec.NONE, transactional_id, transaction_timeout_ms)
+        elif enable_idempotence:
+            self._stamps = Stamps(store, codec or Codec.NONE)
         self._desk = Desk(
             store, partitioner or partial(DefaultPartitioner, batch_size=max(batch_size, 1)),
             batch_size=batch_size, linger_ns=int(linger_ms * 1_000_000),
-            codec=_codec(compression), buffer_memory=buffer_memory, durability=durability,
+            codec=codec, buffer_memory=buffer_memory, durability=durability, stamps=self._stamps,
         )  # fmt: skip
         self._feeds = self._desk.feeds
+        self._transactions: Transactions | None = None
+        if isinstance(self._stamps, TransactionalStamps):
+            self._transactions = Transactions(
+                store, self._desk, self._stamps, durability or store.config.durability
+            )
         self.defers = False
         self._end = weakref.finalize(self, self._desk.abandon)
 
@@ -108,7 +135,11 @@ class Producer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if error is not None and self._stamps is not None and self._stamps.is_begun:
+                self.abort_transaction()
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         return f"<Producer {self._desk!r}>"
@@ -136,26 +167,29 @@ class Producer:
 
         Raises, and takes nothing: UnknownTopicError, SerializationError, BatchTooLargeError for a record above
         max.message.bytes, RecordRejectedError for one without a key in a compacted topic, InvalidTimestampError,
-        TypeError, ValueError, ClientClosedError; and what kept earlier records from being written, if that shows now.
+        TypeError, ValueError, InvalidTransactionStateError outside of a transaction, ClientClosedError; and what kept
+        earlier records from being written, if that shows now.
         """
         if not self._is_plain:
             key, value = self._serialized(topic, key, value)
         if (value is not None and type(value) is not bytes) or (key is not None and type(key) is not bytes):
-            key, value = _bytes(topic, "key", key), _bytes(topic, "value", value)
+            key, value = as_bytes(topic, "key", key), as_bytes(topic, "value", value)
         size = RECORD_OVERHEAD + (len(key) if key else 0) + (len(value) if value else 0)
         now = self._now_ms()
         item: Any = (key, value, now)
         if headers or timestamp is not None:
-            item, more = _full_item(key, value, now if timestamp is None else timestamp, headers)
+            item, more = full_item(key, value, now if timestamp is None else timestamp, headers)
             size += more
         desk = self._desk
         with desk.lock:
+            if self._stamps is not None:
+                self._stamps.check_sending()
             feed = self._feeds.get(topic) or desk.feed(topic)
             if size > feed.record_bytes_max or timestamp is not None or (key is None and feed.needs_keys):
                 self._check(feed, item, size, now)
             lanes = feed.lanes
             if partition is not None:
-                lane = _lane(feed, partition)
+                lane = lane_of(feed, partition)
             elif len(lanes) == 1:
                 lane = lanes[0]
             else:
@@ -205,9 +239,9 @@ class Producer:
     def _serialized(self, topic: str, key: Any, value: Any) -> tuple[Any, Any]:
         """Key and value as the serializers make them. Raises SerializationError."""
         if self._key_serializer is not None and key is not None:
-            key = _serialize(self._key_serializer, topic, "key", key)
+            key = serialized(self._key_serializer, topic, "key", key)
         if self._value_serializer is not None and value is not None:
-            value = _serialize(self._value_serializer, topic, "value", value)
+            value = serialized(self._value_serializer, topic, "value", value)
         return key, value
 
     # ---- many records
@@ -248,9 +282,11 @@ class Producer:
         tickets: dict[Lane, AppendFuture] = {}
         try:
             with desk.lock:
+                if self._stamps is not None:
+                    self._stamps.check_sending()
                 feed = self._feeds.get(topic) or desk.feed(topic)
                 desk.refresh(feed)
-                for lane, group, numbers in _grouped(feed, chunk, partition):
+                for lane, group, numbers in grouped(feed, chunk, partition):
                     if lane.pack.items:
                         packs.append(desk.write(feed, lane))
                     for first, count, ticket in self._batches(feed, lane, group, numbers, refused, begin):
@@ -270,7 +306,7 @@ class Producer:
 
         Where a batch is refused its halves are tried, until the records are alone that are to blame.
         """
-        each = max(self._batch_bytes_many // _average_size(group), 1)
+        each = max(self._batch_bytes_many // average_size(group), 1)
         partition = self._desk.partition(lane)
         todo = [(at, min(at + each, len(group))) for at in range(0, len(group), each)][::-1]
         while todo:
@@ -287,6 +323,53 @@ class Producer:
             feed.partitioner.appended(lane.number, self._batch_bytes_many)
             yield first, end - start, ticket
 
+    # ---- transactions
+
+    def transaction(self, consumer: Consumer | None = None) -> AbstractContextManager[None]:
+        """A transaction: what is sent inside a `with` is seen by `read_committed` consumers together, or never.
+
+        It is committed at the end, and aborted where an error goes through. With a `consumer`, what that has handed out
+        last and hands out inside is committed for its group along with it; after an error it comes again. So each
+        message has its effect once, whatever happens in between.
+
+        On return a killed process takes nothing back. With durability `always` a power cut does not either, and leaves
+        all of a transaction or nothing; with `os` and `interval` it may leave it in some partitions only.
+
+        Raises InvalidTransactionStateError without a transactional_id, inside another one, or where records could not
+        be written; ProducerFencedError where another producer has taken the id over, or it took longer than the
+        timeout; FencedMemberError where the consumer lost partitions; ValueError for one that commits by itself.
+        """
+        return self._transactional().transaction(consumer)
+
+    def begin_transaction(self) -> None:
+        """Begin a transaction. Raises as `transaction`."""
+        self._transactional().begin()
+
+    def send_offsets_to_transaction(self, offsets: Offsets, group: Consumer | str) -> None:
+        """Let offsets be committed for a group when the transaction is, and only then.
+
+        Args:
+            offsets: what is to be read next, by partition.
+            group: its consumer, which must own the partitions still; or the id of a group that nobody else works for.
+
+        Raises as `transaction` and `Consumer.commit`; but for InvalidTransactionStateError outside of one, it can only
+        be aborted then.
+        """
+        self._transactional().send_offsets(offsets, group)
+
+    def commit_transaction(self) -> None:
+        """Write all that is gathered, and commit. Raises as `transaction`: it is open then, and can be aborted."""
+        self._transactional().commit()
+
+    def abort_transaction(self) -> None:
+        """Drop what is gathered, and let nobody see what was written. Raises as `transaction`."""
+        self._transactional().abort()
+
+    def _transactional(self) -> Transactions:
+        if self._transactions is None:
+            raise InvalidTransactionStateError("this producer has no transactional_id, and no transactions")
+        return self._transactions
+
     # ---- the end
 
     def flush(self) -> None:
@@ -299,92 +382,3 @@ class Producer:
         """Write all that is gathered, and take no more. Closing twice is fine. Raises as `flush`; it is closed then."""
         self._end.detach()
         self._desk.close()
-
-
-def _codec(compression: Codec | str | None) -> Codec | None:
-    if compression is None or isinstance(compression, Codec):
-        return compression or None
-    known = {codec.label: codec for codec in Codec}
-    if compression not in known:
-        raise ValueError(f"{compression!r} is no compression; there are {', '.join(known)}")
-    return known[compression] or None
-
-
-def _serialize(serializer: Serializer, topic: str, what: str, thing: Any) -> bytes | None:
-    try:
-        made = serializer(thing)
-    except Exception as error:
-        reason = f"the serializer of the {what} for topic {topic!r} failed: {type(error).__name__}: {error}"
-        raise SerializationError(reason) from error
-    if made is not None and not isinstance(made, (bytes, bytearray, memoryview)):
-        reason = f"the serializer of the {what} for topic {topic!r} gave {type(made).__name__}, not bytes"
-        raise SerializationError(reason)
-    return made if made is None or type(made) is bytes else bytes(made)
-
-
-def _bytes(topic: str, what: str, thing: Any) -> bytes | None:
-    if thing is None or type(thing) is bytes:
-        return thing
-    if isinstance(thing, (bytes, bytearray, memoryview)):
-        return bytes(thing)
-    raise TypeError(
-        f"the {what} for topic {topic!r} is {type(thing).__name__}: give bytes, or the producer a {what}_serializer"
-    )
-
-
-def _full_item(
-    key: bytes | None, value: bytes | None, timestamp: int, headers: Sequence[Header]
-) -> tuple[tuple[Any, ...], int]:
-    """A record with its own time, or with headers, and how many bytes the latter take at most."""
-    if not isinstance(timestamp, int):
-        raise TypeError(f"a timestamp is a whole number of milliseconds, not {timestamp!r}")
-    if not 0 <= timestamp <= INT64_MAX:
-        raise ValueError(f"timestamp {timestamp} is negative, or beyond 64 bits")
-    size, pairs = 0, tuple(headers)
-    for name, value_ in pairs:
-        if not isinstance(name, str) or not (value_ is None or isinstance(value_, (bytes, bytearray, memoryview))):
-            raise TypeError(f"a header is a pair of text and bytes or None, not {(name, value_)!r}")
-        size += HEADER_OVERHEAD + len(name.encode("utf-8", "surrogateescape")) + len(value_ or b"")
-    return (key, value, timestamp, pairs), size
-
-
-def _lane(feed: Feed, partition: int) -> Lane:
-    if not 0 <= partition < len(feed.lanes):
-        raise UnknownTopicError(
-            f"topic {feed.topic.name!r} has {len(feed.lanes)} partitions, and none with number {partition}"
-        )
-    return feed.lanes[partition]
-
-
-def _grouped(
-    feed: Feed, chunk: list[tuple[Any, ...]], partition: int | None
-) -> Iterator[tuple[Lane, list[tuple[Any, ...]], Sequence[int]]]:
-    """Records by their partitions, with their numbers in the chunk."""
-    if partition is not None or len(feed.lanes) == 1:
-        yield _lane(feed, partition or 0), chunk, range(len(chunk))
-        return
-    try:
-        keys = [item[0] for item in chunk]
-        chosen = feed.partitioner.partition_many(keys, len(feed.lanes))
-    except (TypeError, IndexError, LogstoreError):
-        chosen = [_number(feed, item) for item in chunk]
-    numbers: list[list[int]] = [[] for _ in feed.lanes]
-    for index, number in enumerate(chosen):
-        numbers[number].append(index)
-    for lane, indexes in zip(feed.lanes, numbers, strict=True):
-        if indexes:
-            yield lane, [chunk[index] for index in indexes], indexes
-
-
-def _number(feed: Feed, item: Any) -> int:
-    """The partition of one record, of several among which one is none; for that any will do: it is refused there."""
-    key = item[0] if isinstance(item, tuple) and item else None
-    is_key = key is None or isinstance(key, (bytes, bytearray, memoryview))
-    return feed.partitioner.partition(key, len(feed.lanes)) if is_key else 0
-
-
-def _average_size(group: list[tuple[Any, ...]]) -> int:
-    """About how many bytes a record of these takes, by a few of them."""
-    some = group[:: max(len(group) // _SAMPLES, 1)]
-    sizes = (len(part) for item in some for part in item[:2] if isinstance(part, (bytes, bytearray, memoryview)))
-    return sum(sizes) // len(some) + RECORD_OVERHEAD // 2

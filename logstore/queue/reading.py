@@ -133,6 +133,10 @@ class Cursor:
             return self._partition.log_end_offset
         return self._partition.last_stable_offset
 
+    def is_held_up(self) -> bool:
+        """Whether there is more that is not decided yet, and nothing before it."""
+        return self.position >= self.end() < self._partition.log_end_offset
+
     def offset_for_time(self, timestamp: int) -> int:
         """The first offset with this time or a later one, or the end."""
         found = self._partition.offset_for_time(timestamp)

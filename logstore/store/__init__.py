@@ -3,6 +3,7 @@
 from logstore.store.catalog import Catalog, Topic, is_store
 from logstore.store.following import Followed
 from logstore.store.partition import Partition
+from logstore.store.producer_ids import FIRST_PRODUCER_ID
 from logstore.store.service import StoreService
 from logstore.store.store import Store
 from logstore.store.watching import Watcher
@@ -10,4 +11,15 @@ from logstore.store.watching import Watcher
 open_store = Store.open
 """As `Store.open`."""
 
-__all__ = ["Catalog", "Followed", "Partition", "Store", "StoreService", "Topic", "Watcher", "is_store", "open_store"]
+__all__ = [
+    "FIRST_PRODUCER_ID",
+    "Catalog",
+    "Followed",
+    "Partition",
+    "Store",
+    "StoreService",
+    "Topic",
+    "Watcher",
+    "is_store",
+    "open_store",
+]

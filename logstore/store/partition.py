@@ -25,13 +25,14 @@ from logstore.log import (
     FetchIsolation,
     Guard,
     Log,
+    ProducerStateEntry,
     SegmentView,
     SharedLog,
     TimestampOffset,
 )
 from logstore.log.reading import READ_BYTES_MAX
 from logstore.names import TopicPartition
-from logstore.records import Codec, Record
+from logstore.records import BatchOptions, Codec, Record
 from logstore.store.data_directory import PartitionEnds
 
 AnyLog: TypeAlias = Log | SharedLog
@@ -192,11 +193,12 @@ class Partition:
             return log.append(records, timestamp=timestamp, codec=codec, durability=durability)
 
     def append_later(
-        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None
-    ) -> AppendFuture:
+        self, records: Iterable[Any], *, timestamp: int | None = None, codec: Codec | None = None,
+        options: BatchOptions | None = None,
+    ) -> AppendFuture:  # fmt: skip
         """Append records, and wait for their being on disk later; as `Log.append_later`."""
         with self.using() as log:
-            return log.append_later(records, timestamp=timestamp, codec=codec)
+            return log.append_later(records, timestamp=timestamp, codec=codec, options=options)
 
     def append_batch(
         self,
@@ -240,6 +242,12 @@ class Partition:
         """Up to where no transaction is undecided."""
         with self.using() as log:
             return log.last_stable_offset
+
+    @property
+    def producers(self) -> tuple[ProducerStateEntry, ...]:
+        """What is known of each producer: its last sequence, where its open transaction began, and so on."""
+        with self.using() as log:
+            return log.producers
 
     @property
     def size(self) -> int:

@@ -29,6 +29,7 @@ from logstore.store.closing import Closing, close_all
 from logstore.store.data_directory import DataDirectory, Mode
 from logstore.store.network import find_network_file_system
 from logstore.store.partition import AnyLog, LogPool, Partition, TopicsChangedError, open_logs_max
+from logstore.store.producer_ids import ProducerIds
 from logstore.store.removal import remove_due
 from logstore.store.topic_keeper import TopicKeeper
 from logstore.store.watching import Watcher
@@ -69,6 +70,7 @@ class Store:
         self._partitions: dict[TopicPartition, Partition] = {}  # changed under the guard of the keeper
         self._pool = LogPool(open_logs_max(is_shared=mode == "shared"))
         self._keeper = TopicKeeper(fs, directories, self._take_over)
+        self._producer_ids = ProducerIds(fs, self.paths[0])
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
     @classmethod
@@ -273,6 +275,11 @@ class Store:
     def watch(self, partitions: Iterable[Partition]) -> Watcher:
         """What waits until somebody, in whatever process, appends to one of these."""
         return Watcher(one.directory for one in partitions)
+
+    def new_producer_id(self) -> int:
+        """An id for a producer that nobody has got before; that is durable. Raises StoreClosedError, OSError."""
+        self.check_open()
+        return self._producer_ids.next()
 
     def _new_partition(self, name: TopicPartition) -> Partition | None:
         """One that was not asked for before; None where it has no directory. Under the guard."""
