@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -80,6 +81,18 @@ class AsyncProducer:
     ) -> list[SentRange]:
         """As `Producer.send_many`; `items` is gone through in another thread."""
         return await self._run(lambda: self._producer.send_many(topic, items, partition=partition))
+
+    @asynccontextmanager
+    async def transaction(self, consumer: AsyncConsumer | None = None) -> AsyncIterator[None]:
+        """As `Producer.transaction`, for an `async with`; what is not awaited inside is sent in it all the same."""
+        whole = self._producer.transaction(None if consumer is None else consumer.consumer)
+        await self._run(whole.__enter__)
+        try:
+            yield
+        except BaseException as error:
+            await self._run(partial(whole.__exit__, type(error), error, error.__traceback__))
+            raise
+        await self._run(partial(whole.__exit__, None, None, None))
 
     async def flush(self) -> None:
         """As `Producer.flush`."""

@@ -262,13 +262,14 @@ class Consumer:
         is_thorough = is_first or now - self._looked_ns >= self._metadata_ns
         if is_thorough:
             self._looked_ns = now
-            self._settle()
         if member is None:
             if is_thorough:
                 self._look_alone(is_first=is_first)
         elif is_thorough or now - self._reviewed_ns >= _REVIEW_NS or (self._ends.was_woken and member.has_news()):
             self._reviewed_ns = now
             self._look_at_group(member, self._subscribed() if is_thorough else None)
+        if is_thorough:
+            self._settle()
         self._ends.was_woken = False
 
     def _settle(self) -> None:

@@ -172,8 +172,11 @@ class TransactionCoordinator:
             return found
 
     def _settle_id(self, transactional_id: str) -> bool:
-        """End a transaction unless its producer lives; whether it has ended."""
-        with self._changing(transactional_id) as log:
+        """End a transaction unless its producer lives, or somebody is at it; whether it has ended."""
+        log = self._log_of(transactional_id)
+        with self._guard, log.locked(wait=False) as is_mine:
+            if not is_mine:
+                return False
             known = log.ids().get(transactional_id)
             if known is None or not known.status.is_open:
                 return True
@@ -196,10 +199,13 @@ class TransactionCoordinator:
     @contextlib.contextmanager
     def _changing(self, transactional_id: str) -> Iterator[TransactionLog]:
         with self._guard:
-            count = self._store.topic(TRANSACTION_STATE_TOPIC).partitions
-            log = self._log(transaction_partition(transactional_id, count))
+            log = self._log_of(transactional_id)
             with log.locked():
                 yield log
+
+    def _log_of(self, transactional_id: str) -> TransactionLog:
+        count = self._store.topic(TRANSACTION_STATE_TOPIC).partitions
+        return self._log(transaction_partition(transactional_id, count))
 
     def _log(self, number: int) -> TransactionLog:
         if number not in self._logs:

@@ -50,12 +50,14 @@ class TransactionLog:
         return f"<TransactionLog {self._followed.partition.name}>"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep all others from changing anything, inside. Raises OSError."""
+    def locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Keep all others from changing anything, inside; whether that is so: without `wait` others may be at it.
+
+        Raises OSError.
+        """
         lock = self._store.fs.open_lock(self._store.paths[0] / f"{_LOCK_PREFIX}{self._number}")
         try:
-            lock.acquire(wait=True)
-            yield
+            yield lock.acquire(wait=wait)
         finally:
             lock.close()
 

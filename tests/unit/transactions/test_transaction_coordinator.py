@@ -21,7 +21,6 @@ from logstore.transactions import (
     TransactionMetadata,
     TransactionOwner,
     TransactionStatus,
-    transaction_partition,
 )
 from logstore.transactions.transaction_log import TransactionLog
 
@@ -39,6 +38,7 @@ def clock() -> ManualClock:
 def store(tmp_path: Path, clock: ManualClock) -> Iterator[Store]:
     with logstore.open(tmp_path / "store", clock=clock) as opened:
         opened.create_topic("t", 2)
+        opened.create_topic(STATE)  # fewer partitions than it would get: they are made much sooner
         yield opened
 
 
@@ -80,15 +80,20 @@ def state(coordinator: TransactionCoordinator, transactional_id: str = "id") -> 
     return coordinator.transactions()[transactional_id]
 
 
-def history(store: Store, transactional_id: str = "id") -> list[TransactionStatus]:
-    """All that was written about an id."""
-    number = transaction_partition(transactional_id, 50)
-    return [
-        TransactionStatus((record.value or b"")[16]) for record in store.partition(STATE, number).records()
-    ]
+def history(store: Store) -> list[TransactionStatus]:
+    """All that was written about ids."""
+    return [TransactionStatus((record.value or b"")[16]) for record in store.partition(STATE).records()]
 
 
 # ---------------------------------------------------------------- owners
+
+
+def test_the_topic_is_made_as_kafka_makes_it(tmp_path: Path) -> None:
+    with logstore.open(tmp_path / "other") as store:
+        TransactionCoordinator(store).init_producer("my-group", 60_000)
+        topic = store.topic(STATE)
+        assert (topic.partitions, topic.is_internal, topic.config(store.config).compacted) == (50, True, True)
+        assert store.partition(STATE, 12).log_end_offset == 1
 
 
 @pytest.mark.kafka("TXNC-03")
@@ -105,7 +110,7 @@ def test_behind_the_last_epoch_comes_another_producer_id(store: Store) -> None:
     coordinator = TransactionCoordinator(store)
     first = coordinator.init_producer("id", 60_000)
     known = state(coordinator).with_producer(first.producer_id, EPOCH_MAX, 60_000, NOW)
-    TransactionLog(store, transaction_partition("id", 50)).write(known, durable=False)
+    TransactionLog(store, 0).write(known, durable=False)
     after = coordinator.init_producer("id", 60_000)
     assert (after.producer_id != first.producer_id, after.producer_epoch) == (True, 0)
 
