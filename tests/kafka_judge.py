@@ -9,8 +9,8 @@ both isolation levels, and has to get exactly what was appended. Then the other 
 left when it was killed, recovered by us, have to give what Kafka itself served after its own recovery.
 
 Some of the directories are compacted by us before. And a log is cleaned in turn by Kafka's cleaner and by ours, more
-being written in between: every consumer has to find the newest value of each key. Last comes a whole store, with what
-groups have committed (`kafka_judge_store`).
+being written in between: every consumer has to find the newest value of each key. Last come a whole store, with what
+groups have committed (`kafka_judge_store`), and one with transactions (`kafka_judge_transactions`).
 
 Needs Java 17, Kafka's jars in $KAFKA_DIST (fixtures/make/get_kafka.sh) and the package confluent-kafka.
 """
@@ -39,6 +39,7 @@ sys.path[:0] = [str(REPOSITORY / "fixtures" / "make"), str(REPOSITORY / "tests")
 
 from helpers.fixtures import consumer_views  # noqa: E402
 from kafka_judge_store import judge_store, replace_files  # noqa: E402
+from kafka_judge_transactions import judge_transactions  # noqa: E402
 
 from logstore.cleaner import Cleaner  # noqa: E402
 from logstore.config import LogConfig  # noqa: E402
@@ -472,11 +473,14 @@ def _run(work: Path, fixtures: Path) -> int:
     for problem in problems:
         print(f"  {problem}")
     failures += len(problems)
-    problems = judge_store(work, KAFKA_VERSION, records, _told, _shown)
-    print(f"a store, its topics and committed offsets: {len(problems)} problems")
-    for problem in problems:
-        print(f"  {problem}")
-    failures += len(problems)
+    for what, problems in (
+        ("a store, its topics and committed offsets", judge_store(work, KAFKA_VERSION, records, _told, _shown)),
+        ("transactions of a store, finished by a broker, and back", judge_transactions(work, KAFKA_VERSION)),
+    ):
+        print(f"{what}: {len(problems)} problems")
+        for problem in problems:
+            print(f"  {problem}")
+        failures += len(problems)
     print("passed" if not failures else f"{failures} problems")
     return 1 if failures else 0
 
