@@ -28,6 +28,7 @@ from logstore.log.cutting import LogCutter
 from logstore.log.leader_epochs import EpochEndOffset
 from logstore.log.log_state import LogState
 from logstore.log.log_view import LogView
+from logstore.log.maps import MAPS_MAX
 from logstore.log.opening import open_state
 from logstore.log.origin import AppendOrigin
 from logstore.log.partition_state import PartitionHold
@@ -74,6 +75,7 @@ class Log(LogView):
         topic_id: UUID | None = None,
         verify_transactions: bool = False,
         hold: PartitionHold | None = None,
+        maps_max: int = MAPS_MAX,
     ) -> Self:
         """Open a partition directory for writing; it is made when it is not there.
 
@@ -93,6 +95,7 @@ class Log(LogView):
             topic_id: the topic's; `partition.metadata` gets it, or must have it.
             verify_transactions: Kafka's transaction.partition.verification.enable; see `start_verification`.
             hold: who keeps others out, where the directory is locked already; by default it is locked here.
+            maps_max: how many sealed files stay mapped; each keeps a descriptor.
 
         Raises LogLockedError (another process writes here), DamagedLogError, InconsistentTopicIdError, OSError,
         ValueError and TypeError for what is no such argument.
@@ -105,7 +108,7 @@ class Log(LogView):
         state, recovered = open_state(
             Path(directory), config, fs, clock, leader_epoch=_number("a leader epoch", leader_epoch, INT32_MAX),
             replicated=replicated, log_start_offset=_number("a log start offset", log_start_offset), damage=damage,
-            topic_id=topic_id, hold=hold,
+            topic_id=topic_id, hold=hold, maps_max=_number("a number of maps", maps_max),
         )  # fmt: skip
         state.verify_transactions = verify_transactions
         return cls(state, recovered)

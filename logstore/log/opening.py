@@ -10,7 +10,7 @@ from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.fs import FileSystem
 from logstore.log.log_state import LogState
-from logstore.log.maps import MapCache
+from logstore.log.maps import MAPS_MAX, MapCache
 from logstore.log.partition_state import PartitionHold
 from logstore.log.recovery import DamagePolicy, LogLoader, Recovered
 
@@ -27,6 +27,7 @@ def open_state(
     damage: DamagePolicy,
     topic_id: UUID | None,
     hold: PartitionHold | None = None,
+    maps_max: int = MAPS_MAX,
 ) -> tuple[LogState, Recovered | None]:
     """The state of a log, and what opening it has done, if anything; arguments and errors as `Log.open`."""
     missing = [one for one in (directory, *directory.parents) if not fs.is_directory(one)]
@@ -34,7 +35,7 @@ def open_state(
     for one in missing:
         fs.sync_directory(one.parent)
     hold = PartitionHold.take(fs, directory) if hold is None else hold
-    maps = MapCache(fs)
+    maps = MapCache(fs, maps_max)
     loader = LogLoader(fs, directory, config, maps, now_ms=clock.now_ms(), damage=damage)
     try:
         if topic_id is not None:

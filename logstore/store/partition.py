@@ -30,6 +30,7 @@ from logstore.log import (
     SharedLog,
     TimestampOffset,
 )
+from logstore.log.maps import MAPS_MAX
 from logstore.log.reading import READ_BYTES_MAX
 from logstore.names import TopicPartition
 from logstore.records import BatchOptions, Codec, Record
@@ -40,7 +41,8 @@ AnyLog: TypeAlias = Log | SharedLog
 _OPEN_LOGS_MIN, _OPEN_LOGS_MAX = 8, 200
 _DESCRIPTORS_LEFT = 100  # for all else
 _DESCRIPTORS_SHARED = 11  # lock, log file and its map, and as many sealed files as a shared log maps
-_DESCRIPTORS = 16  # log file, indexes, their maps, and some sealed files
+_DESCRIPTORS = 16  # those of the active segment, and some sealed files
+_DESCRIPTORS_ACTIVE = 7  # log file, indexes, and their maps
 
 
 class TopicsChangedError(Exception):
@@ -320,6 +322,14 @@ def open_logs_max(*, is_shared: bool) -> int:
         return _OPEN_LOGS_MAX
     each = _DESCRIPTORS_SHARED if is_shared else _DESCRIPTORS
     return min(max((limit - _DESCRIPTORS_LEFT) // each, _OPEN_LOGS_MIN), _OPEN_LOGS_MAX)
+
+
+def maps_max(open_max: int) -> int:
+    """How many sealed files each of so many open logs may keep mapped, by the same descriptors."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAPS_MAX
+    return max(min((limit - _DESCRIPTORS_LEFT) // open_max - _DESCRIPTORS_ACTIVE, MAPS_MAX), 1)
 
 
 class LogPool:

@@ -28,7 +28,7 @@ from logstore.store.catalog import Catalog, Topic, find_root
 from logstore.store.closing import Closing, close_all
 from logstore.store.data_directory import DataDirectory, Mode
 from logstore.store.network import find_network_file_system
-from logstore.store.partition import AnyLog, LogPool, Partition, TopicsChangedError, open_logs_max
+from logstore.store.partition import AnyLog, LogPool, Partition, TopicsChangedError, maps_max, open_logs_max
 from logstore.store.producer_ids import ProducerIds
 from logstore.store.removal import remove_due
 from logstore.store.topic_keeper import TopicKeeper
@@ -68,7 +68,9 @@ class Store:
         self._process = os.getpid()
         self._is_open = True
         self._partitions: dict[TopicPartition, Partition] = {}  # changed under the guard of the keeper
-        self._pool = LogPool(open_logs_max(is_shared=mode == "shared"))
+        open_max = open_logs_max(is_shared=mode == "shared")
+        self._pool = LogPool(open_max)
+        self._maps_max = maps_max(open_max)
         self._keeper = TopicKeeper(fs, directories, self._take_over)
         self._producer_ids = ProducerIds(fs, self.paths[0])
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -297,7 +299,10 @@ class Store:
         config, facts = topic.config(self.config), home.facts(name)
         if self.mode == "exclusive":
             hold = PartitionHold.owned(self._fs, directory, facts)
-            return Log.open(directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=topic.topic_id)
+            return Log.open(
+                directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=topic.topic_id,
+                maps_max=self._maps_max,
+            )  # fmt: skip
         try:
             lock = self._fs.open_lock(directory / names.LOCK)
         except FileNotFoundError:

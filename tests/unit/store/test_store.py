@@ -592,6 +592,24 @@ def test_how_many_logs_are_open_depends_on_the_descriptors_there_may_be(monkeypa
         assert (open_logs_max(is_shared=True), open_logs_max(is_shared=False)) == counts
 
 
+def test_logs_of_many_segments_are_read_with_a_thousand_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalFile, "sync", lambda file: None)
+    monkeypatch.setattr(LocalFileSystem, "sync_directory", lambda fs, path: None)
+
+    def work(line: Line) -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        with logstore.open(tmp_path / "store", mode="exclusive") as store:
+            store.create_topic("t", 60, {"segment.bytes": "1000"})
+            for one in store.partitions():
+                for _ in range(25):
+                    one.append([(b"k", b"v" * 900)])
+            return sum(len(list(one.records())) for one in store.partitions())
+
+    assert run(work) == 60 * 25
+
+
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with 1,000 partitions; made without syncs, for nobody cuts the power here."""
