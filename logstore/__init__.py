@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logstore.errors import LogstoreError
-    from logstore.queue import Consumer, Job, JobLostError, Producer, WorkQueue
+    from logstore.queue import Consumer, Job, JobLostError, Producer, StoreService, WorkQueue
     from logstore.queue.aio import AsyncConsumer, AsyncProducer
-    from logstore.store import Partition, Store, StoreService, Topic
+    from logstore.store import Partition, Store, Topic
     from logstore.store import open_store as open
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _PLACES = {
     "Partition": "logstore.store",
     "Producer": "logstore.queue",
     "Store": "logstore.store",
-    "StoreService": "logstore.store",
+    "StoreService": "logstore.queue",
     "Topic": "logstore.store",
     "WorkQueue": "logstore.queue",
     "open": "logstore.store",

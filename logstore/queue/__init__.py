@@ -16,6 +16,7 @@ from logstore.queue.protocol import (
 )
 from logstore.queue.reading import Message
 from logstore.queue.sending import RecordPlace, SendFuture, SentRange
+from logstore.queue.service import StoreService
 from logstore.queue.work_queue import WorkQueue
 from logstore.queue.work_queue_errors import JobLostError, QueueClosedError
 from logstore.queue.work_queue_job import Job, JobId, QueueStats
@@ -39,6 +40,7 @@ __all__ = [
     "RoundRobinPartitioner",
     "SendFuture",
     "SentRange",
+    "StoreService",
     "Subscription",
     "WorkQueue",
     "decode_assignment",

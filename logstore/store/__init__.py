@@ -4,7 +4,6 @@ from logstore.store.catalog import Catalog, Topic, is_store
 from logstore.store.following import Followed
 from logstore.store.partition import Partition
 from logstore.store.producer_ids import FIRST_PRODUCER_ID
-from logstore.store.service import StoreService
 from logstore.store.store import Store
 from logstore.store.watching import Watcher
 
@@ -17,7 +16,6 @@ __all__ = [
     "Followed",
     "Partition",
     "Store",
-    "StoreService",
     "Topic",
     "Watcher",
     "is_store",

@@ -160,6 +160,12 @@ class TransactionCoordinator:
                 )
         return is_any_left
 
+    def settle_all(self) -> None:
+        """End all transactions of dead processes and all that take too long. Raises OSError, DamagedLogError."""
+        for known in self.transactions().values():
+            if known.status.is_open:
+                self._settle_id(known.transactional_id)
+
     def transactions(self) -> dict[str, TransactionMetadata]:
         """What is known of all transactional ids. Raises OSError, DamagedLogError."""
         if not self._store.has_topic(TRANSACTION_STATE_TOPIC):

@@ -1,4 +1,4 @@
-"""What a store needs now and then, done by a thread of its own: retention, compaction, flushes, deletions.
+"""What a store needs now and then, done by a thread: retention, compaction, flushes, deletions, dead transactions.
 
 Invariant: an error of one partition does not keep the others from what is due, and reaches the owner. A log that cannot
 be compacted is left alone until the service is made anew, as Kafka does. Of several processes that share a store each
@@ -14,7 +14,8 @@ from typing import NamedTuple
 from logstore.background import Background
 from logstore.errors import LogstoreError, StoreClosedError
 from logstore.names import TopicPartition
-from logstore.store.store import Store
+from logstore.store import Store
+from logstore.transactions import TransactionCoordinator
 
 OnError = Callable[[LogstoreError | OSError], object]
 
@@ -36,6 +37,8 @@ class StoreService(Background):
             log.retention.check.interval.ms); None: never.
         compaction_interval: the same for compacted topics that are dirty enough.
         maintenance_interval: the same for flushes by flush.ms, and for what waits to be deleted.
+        transaction_interval: the same for transactions of dead producers, and those that take too long (Kafka's
+            transaction.abort.timed.out.transaction.cleanup.interval.ms).
         on_error: is told of each error, in the service's thread; without it, the first is raised by `stop`.
 
     Raises ValueError for an interval that is not above 0.
@@ -48,12 +51,14 @@ class StoreService(Background):
         retention_interval: float | None = 300.0,
         compaction_interval: float | None = 15.0,
         maintenance_interval: float | None = 1.0,
+        transaction_interval: float | None = 10.0,
         on_error: OnError | None = None,
     ) -> None:
         super().__init__("the service", "logstore-store")
         wanted = (
             ("retention", retention_interval, self._retain), ("compaction", compaction_interval, self._compact),
             ("maintenance", maintenance_interval, store.maintain),
+            ("transactions", transaction_interval, TransactionCoordinator(store).settle_all),
         )  # fmt: skip
         for name, seconds, _ in wanted:
             if seconds is not None and not seconds > 0:

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from logstore.errors import DamagedLogError, LogstoreError
-from logstore.store import Store, StoreService
+from logstore.names import TopicPartition
+from logstore.queue import StoreService
+from logstore.records import BatchOptions, encode_batch
+from logstore.store import Store
+from logstore.transactions import TransactionCoordinator
 
 
 def eventually(is_true: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -44,6 +48,26 @@ def test_it_deletes_compacts_and_removes_without_being_asked_again(store: Store)
         assert {key: value.split(b".")[0] for key, value in newest.items() if value} == {
             b"k0": b"57", b"k1": b"58", b"k2": b"59",
         }  # fmt: skip
+
+
+def test_the_transaction_of_a_producer_that_is_gone_does_not_stay_open(store: Store) -> None:
+    store.create_topic("t")
+    store.create_topic("__transaction_state")
+    with store:
+        coordinator = TransactionCoordinator(store)
+        owner = coordinator.init_producer("id", 60_000)
+        coordinator.add_partitions(owner, [TopicPartition("t", 0)])
+        options = BatchOptions(
+            producer_id=owner.producer_id, producer_epoch=owner.producer_epoch, base_sequence=0, is_transactional=True
+        )
+        partition = store.partition("t")
+        partition.append_batch(encode_batch([(None, b"x")], options=options))
+        with StoreService(store, transaction_interval=0.02) as service:
+            time.sleep(0.1)
+            assert partition.last_stable_offset == 0  # it is there still
+            coordinator.release(owner)
+            assert eventually(lambda: partition.last_stable_offset == 2)
+            assert service.errors == ()
 
 
 def test_nothing_runs_before_it_is_started_nor_after_it_has_stopped(store: Store) -> None:
