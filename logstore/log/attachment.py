@@ -170,7 +170,8 @@ class Attachment:
             self._check_there(turn)
             if not self._turns.is_good(turn):
                 parts = self.parts
-                if parts is None or not self._is_somebody_at_work():
+                # What was appended between another change and this one is not in what was attached before.
+                if parts is None or not turn.follows(parse_turn(parts.raw)) or not self._is_somebody_at_work():
                     break
                 with contextlib.suppress(OSError, LogstoreError):
                     parts.tail.catch_up()

@@ -31,6 +31,10 @@ class Turn(NamedTuple):
         """Whether nobody is at work, and nobody has died at it."""
         return not self.generation & 1
 
+    def follows(self, other: Turn) -> bool:
+        """Whether this change is the next one after another that is over."""
+        return self == (other.session, other.generation + 1)
+
     @property
     def is_deleted(self) -> bool:
         """Whether the partition was deleted."""

@@ -164,6 +164,21 @@ def test_reading_goes_on_while_somebody_has_the_log_for_long(
     assert other.log_end_offset == 6
 
 
+def test_a_reader_who_has_missed_a_change_waits_for_the_next_to_end_rather_than_going_back(
+    place: SharedPlace, one: SharedLog, other: SharedLog, pool: ThreadPoolExecutor
+) -> None:
+    fill(one, 5)
+    assert other.log_end_offset == 5
+    with one.changing() as log:
+        log.roll()
+    fill(one, 1)  # in a segment that the other has not seen
+    with place.open().changing():
+        end = pool.submit(lambda: other.log_end_offset)
+        time.sleep(0.05)
+        assert not end.done()
+    assert end.result(5) == 6
+
+
 def test_one_who_opens_a_log_waits_until_it_is_in_order(
     place: SharedPlace, one: SharedLog, pool: ThreadPoolExecutor
 ) -> None:
