@@ -82,6 +82,7 @@ class Member:
         self._assignor = assignor
         self._topics = tuple(sorted(topics))
         self._files = _Files(store.fs, store.paths[0], group)
+        self._losing: Partitions = _NONE
         self._life: OpenLock | None = None
         self._seen_ms: int | None = None
         try:
@@ -116,7 +117,7 @@ class Member:
                 is_due = True
             self._assign_if_due(state, is_due=is_due, is_thorough=topics is not None)
             me.generation = state.generation
-            lost = me.owned - me.wanted
+            lost = self._losing = me.owned - me.wanted
             gained = _NONE if lost else state.take(self.member_id)
         self.owned, self.generation = me.owned, me.generation
         return Review(before if is_fenced else lost, gained, is_fenced)
@@ -142,10 +143,13 @@ class Member:
         return self._files.changed_ms() != self._seen_ms
 
     def give_up(self) -> Partitions:
-        """Let others have what it is to lose; what it gains now. Raises FencedMemberError."""
+        """Let others have what the last review has said it is to lose; what it gains now, which may be of that.
+
+        What others have made it lose since then the next review tells. Raises FencedMemberError.
+        """
         with self._changing() as state:
             me = self._checked(state)
-            me.owned &= me.wanted
+            me.owned -= self._losing
             is_due = self._bury(state)
             self._assign_if_due(state, is_due=is_due, is_thorough=False)
             gained = state.take(self.member_id) if me.owned <= me.wanted else _NONE

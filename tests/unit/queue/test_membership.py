@@ -98,6 +98,25 @@ def test_a_partition_moves_only_after_its_owner_has_given_it_up(store: Store) ->
     other.leave()
 
 
+def test_what_is_given_up_is_what_the_review_has_told_whoever_comes_or_goes_meanwhile(store: Store) -> None:
+    one, other = Member(store, "g", ["t"]), Member(store, "g", ["t"])
+    one.review()
+    other.review()
+    lost = one.review().lost
+    assert len(lost) == 2
+    third = Member(store, "g", ["t"])
+    third.review()  # now it is to lose a third one, of which it does not know
+    assert one.give_up() == frozenset()
+    assert one.owned == ALL - lost
+    (more,) = one.review().lost
+    assert more in ALL - lost
+    other.leave()
+    third.leave()  # now it is to keep it
+    assert one.give_up() == lost | {more}
+    assert one.owned == ALL
+    one.leave()
+
+
 def test_a_member_that_ends_without_a_word_loses_its_partitions_at_once(store: Store) -> None:
     one, other = Member(store, "g", ["t"]), Member(store, "g", ["t"])
     one.review()
