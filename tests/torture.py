@@ -1,13 +1,15 @@
 """Tries to make a log lose what it has promised: power cuts at every file operation, threads, killed processes.
 
-    python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS] [--shared SECONDS]
+    python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS]
+                            [--shared SECONDS] [--groups SECONDS] [--queue SECONDS]
 
 First scripts of appends, rolls, flushes, cuts, transactions, followers, retention, compaction and reopenings run in
 memory; they are stopped at every file operation, the power is cut in every mode, and the log is opened and looked at;
 some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
 them, delete from them and read them, all at once. Then real processes that append to one directory are killed
-(SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store.
-Exit 1 when anything was lost, or is there that was not appended, or a reader saw what it must not.
+(SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store:
+its log, a consumer group, a work queue. Exit 1 when anything was lost, or is there that was not appended, or a reader
+saw what it must not, or twice what it must not.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torture_compaction import CompactionSweep
+from torture_groups import torture_groups
 from torture_kills import KillTally, torture_by_kills
-from torture_processes import SharedTally, torture_processes
+from torture_processes import torture_processes
+from torture_queue import torture_queue
 from torture_scripts import COMPACTIONS, SCRIPTS
 from torture_soak import SoakTally, soak
 from torture_sweep import Sweep, SweepTally, sweep_damage
@@ -35,6 +41,7 @@ SWEEP_SHARE = 0.6
 """Of the time, for the power cuts."""
 SOAK_SECONDS = 60
 SHARED_SECONDS = 60
+"""Of processes that share a log, and of those that share a group, and a work queue."""
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""
 
@@ -45,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the kills; default: another one each time; it is printed")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="ends about then (default: %(default)s)")
     parser.add_argument("--soak", type=float, default=SOAK_SECONDS, help="seconds of threads (default: %(default)s)")
-    parser.add_argument(
-        "--shared", type=float, default=SHARED_SECONDS, help="seconds of processes that share (default: %(default)s)"
-    )
+    for option, what in (("--shared", "share a log"), ("--groups", "share a group"), ("--queue", "share a queue")):
+        parser.add_argument(
+            option, type=float, default=SHARED_SECONDS, help=f"seconds of processes that {what} (default: %(default)s)"
+        )
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"seed {seed}, kernel {KERNEL_NAME}", flush=True)
@@ -55,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     swept = cut_power(begin + options.seconds * SWEEP_SHARE)
     soaked = read_meanwhile(seed, options.soak)
     killed = kill(seed, options.kills, begin + options.seconds)
-    shared = share(seed, options.shared)
+    shared = share(seed, options.shared) + share_group(seed, options.groups) + share_queue(seed, options.queue)
     print(f"{time.monotonic() - begin:.0f} s")
-    problems = swept.problems + soaked.problems + killed.problems + shared.problems
+    problems = swept.problems + soaked.problems + killed.problems + shared
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems or killed.lost or killed.foreign else 0
@@ -97,43 +105,63 @@ def tell(name: str, tally: SweepTally, total: SweepTally) -> None:
 
 
 def read_meanwhile(seed: int, seconds: float) -> SoakTally:
-    """Let threads append, clean, delete and read, and say what they did; keep the directory if something is wrong."""
-    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
-    tally = soak(directory, seconds, seed)
+    """Let threads append, clean, delete and read, and say what they did."""
+    tally = kept(lambda directory: soak(directory, seconds, seed))
     print(f"  {tally.appended:,} records appended by threads, {tally.acknowledged:,} of them to stay")
     print(f"  {tally.rounds:,} rounds of cleaning meanwhile, {tally.verified:,} verified")
     print(f"  {tally.called_off:,} called off, {tally.superseded:,} records superseded")
     print(f"  {tally.deleted:,} segments deleted by retention")
     print(f"  {tally.passes:,} passes of readers, {tally.overtaken:,} overtaken, {tally.slow:,} slow")
     print(f"  {tally.read:,} records read, {tally.gets:,} single ones, {len(tally.problems)} problems", flush=True)
-    if tally.problems:
-        print(f"the directory is {directory}", file=sys.stderr)
-    else:
-        shutil.rmtree(directory)
-    return tally
-
-
-def share(seed: int, seconds: float) -> SharedTally:
-    """Kill processes that share a store, and say what came of it; the directory is kept where something is wrong."""
-    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
-    tally = torture_processes(directory, seed, seconds)
-    print(f"  {tally.kills:,} kills of processes that share a store, {tally.segments:,} segments")
-    print(f"  {tally.acknowledged:,} records acknowledged, {tally.records:,} there, {len(tally.problems)} problems")
-    if tally.problems:
-        print(f"the directory is {directory}", file=sys.stderr)
-    else:
-        shutil.rmtree(directory)
     return tally
 
 
 def kill(seed: int, count: int, until: float) -> KillTally:
-    """Kill processes, and say what came of it; the directory is kept where something is wrong."""
-    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
-    tally = torture_by_kills(directory, seed, count, until)
+    """Kill processes, and say what came of it."""
+    tally = kept(lambda directory: torture_by_kills(directory, seed, count, until))
     print(f"  {tally.kills:,} kills, {tally.while_opening:,} while the log was opened, {tally.recovered:,} recoveries")
     print(f"  {tally.acknowledged:,} records acknowledged, {tally.truncations:,} truncations")
-    print(f"  {tally.in_flight:,} records were in flight, {tally.lost:,} lost, {tally.foreign:,} foreign")
-    if tally.problems or tally.lost or tally.foreign:
+    print(f"  {tally.in_flight:,} records were in flight, {tally.lost:,} lost, {tally.foreign:,} foreign", flush=True)
+    return tally
+
+
+def share(seed: int, seconds: float) -> list[str]:
+    """Kill processes that share a store, and say what came of it; what was wrong."""
+    tally = kept(lambda directory: torture_processes(directory, seed, seconds))
+    print(f"  {tally.kills:,} kills of processes that share a store, {tally.segments:,} segments")
+    print(f"  {tally.acknowledged:,} records acknowledged, {tally.records:,} there, {len(tally.problems)} problems")
+    return tally.problems
+
+
+def share_group(seed: int, seconds: float) -> list[str]:
+    """Kill members of a group, and say what came of it; what was wrong."""
+    tally = kept(lambda directory: torture_groups(directory, seed, seconds))
+    print(f"  {tally.kills:,} kills of processes that share a group ({tally.assignor})")
+    print(f"  {tally.acknowledged:,} records acknowledged, {tally.records:,} there")
+    print(f"  {tally.delivered:,} delivered, {tally.again:,} of them again")
+    print(f"  {tally.assigned:,} times a partition got a reader, {tally.moved:,} of them from a live one")
+    print(f"  {len(tally.problems)} problems of the group", flush=True)
+    return tally.problems
+
+
+def share_queue(seed: int, seconds: float) -> list[str]:
+    """Kill those who share a work queue, and say what came of it; what was wrong."""
+    tally = kept(lambda directory: torture_queue(directory, seed, seconds))
+    print(f"  {tally.kills:,} kills of processes that share a work queue, {tally.put:,} jobs put")
+    print(f"  {tally.delivered:,} deliveries, {tally.again:,} of them again, {tally.unsaid:,} were not told of")
+    print(f"  {tally.acknowledged:,} jobs acknowledged, {tally.dead:,} dead letters, {tally.deleted:,} jobs deleted")
+    print(f"  {len(tally.problems)} problems of the queue", flush=True)
+    return tally.problems
+
+
+_Tally = TypeVar("_Tally", bound=Any)
+
+
+def kept(run: Callable[[Path], _Tally]) -> _Tally:
+    """What came of something in a directory of its own, which is kept where something is wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
+    tally = run(directory)
+    if tally.problems:
         print(f"the directory is {directory}", file=sys.stderr)
     else:
         shutil.rmtree(directory)

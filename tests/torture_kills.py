@@ -156,7 +156,9 @@ class Killer:
             data = log.read(self.model.log_end_offset)
             (found,) = iter_batches(data)
             for record in found.records() if not found.is_control else []:
-                self.tally.foreign += record.value != content(self.run, self.generation, record.offset)
+                if record.value != content(self.run, self.generation, record.offset):
+                    self.tally.foreign += 1
+                    self.tally.problems.append(f"run {self.run}: {record} is of nobody")
             self.tally.in_flight += found.header.count
             self.model.append_as_follower(data)
         if self.truncating_to is None:
