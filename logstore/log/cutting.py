@@ -69,12 +69,12 @@ class LogCutter:
         state = self._state
         unsynced = state.synced_offset
         state.synced_offset = min(unsynced, offset)
-        floor = state.segments.floor(offset)
+        floor, last = state.segments.floor(offset), state.segments.active
         state.hold.lower_cleaner_point(offset if floor is None else floor.base_offset)
         state.hold.write_state(self._recovery_point(offset), start)
         self._remove_from_end(state.segments.above(offset))
         active = state.segments.active
-        active.truncate_to(offset, state.clock.now_ms())
+        active.truncate_to(offset, state.clock.now_ms(), was_sealed=active is not last)
         state.next_offset, state.log_start_offset = offset, start
         state.epochs.truncate_from_end(offset)
         rebuild_producers(

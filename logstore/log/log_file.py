@@ -133,9 +133,10 @@ class LogFile:
         with once:
             once.sync()
 
-    def cut(self, size: int) -> bool:
+    def cut(self, size: int, *, may_be_mapped: bool = False) -> bool:
         """Cut the open file to `size`, if it is longer; whether it was replaced, and is sealed until `open`.
 
+        It is replaced where it is mapped here, or `may_be_mapped` by others: who reads in what is cut off would die.
         The names in the directory have to be synced then. Raises OSError, after which it is as it was.
         """
         file = self.open()
@@ -145,7 +146,7 @@ class LogFile:
                 file.truncate(size)  # gives back what was set aside
             return False
         with self._guard:
-            if self._mapped_size <= size:
+            if self._mapped_size <= size and not may_be_mapped:
                 file.truncate(size)
                 return False
         temporary = self._name + names.CLEANED_SUFFIX

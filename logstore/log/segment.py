@@ -421,21 +421,22 @@ class Segment:
 
     # ---- cutting
 
-    def truncate_to(self, offset: int, now_ms: int) -> int:
+    def truncate_to(self, offset: int, now_ms: int, *, was_sealed: bool = False) -> int:
         """Drop the batches that hold `offset` or more, and become the active segment; the number of bytes dropped.
 
-        A batch with `offset` in its middle goes as a whole (LOG_SEMANTICS §9). A file that may be mapped is replaced,
-        durably; one that is not is cut, and durable after `sync`. Raises DamagedLogError and OSError: the batches are
-        all there still then, unless it was the last sync that failed.
+        A batch with `offset` in its middle goes as a whole (LOG_SEMANTICS §9). A file that may be mapped, as those of a
+        sealed segment are by any process, is replaced, the log durably; one that is not is cut, and durable after
+        `sync`. Raises DamagedLogError and OSError: the batches are all there still then, unless it was the last sync
+        that failed.
         """
         located = self.locate(offset, self.size)
         kept = self.size if located is None else located.position
         had_timestamp = self.max_timestamp >= 0
-        self.indexes.truncate_to(offset)
+        self.indexes.truncate_to(offset, was_sealed=was_sealed)
         self.transaction_index.truncate_to(offset)
         largest = self._largest_below(kept) if had_timestamp else (-1, self.base_offset)
         dropped = self.size - kept
-        was_replaced = dropped > 0 and self._log.cut(kept)
+        was_replaced = dropped > 0 and self._log.cut(kept, may_be_mapped=was_sealed)
         self.size, self._bytes_since_entry, self._bytes_fit = kept, 0, -1
         self._max_timestamp, self._offset_of_max = largest
         if not kept:

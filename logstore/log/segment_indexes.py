@@ -1,8 +1,9 @@
 """The offset and the time index of one segment: open for writing, or mapped for reading (FORMAT §4.1 to §4.3a).
 
 Invariants: they are open exactly while the segment is active; sealed ones hold no descriptor of their own. No view of
-a map leaves this module, so that an index that is opened again has no readers and may be cut in place. A sealed index
-that is not there reads as empty. Thread-safe for one that writes and any number that read.
+a map leaves this module, so that an index that is opened again has no readers in this process and may be cut in place;
+for other processes see `truncate_to`. A sealed index that is not there reads as empty. Thread-safe for one that writes
+and any number that read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from logstore.log.index_file import (
 from logstore.log.maps import MapCache
 from logstore.log.offset_index import OffsetIndexEntry
 from logstore.log.time_index import TimeIndexEntry
+from logstore.names import CLEANED_SUFFIX
 from logstore.records.kernel import floor_entry
 
 
@@ -117,12 +119,29 @@ class SegmentIndexes:
             for index in pair:
                 index.trim()
 
-    def truncate_to(self, offset: int) -> None:
-        """Drop the entries at or above `offset`. Raises OSError."""
+    def truncate_to(self, offset: int, *, was_sealed: bool = False) -> None:
+        """Drop the entries at or above `offset`; files that `was_sealed` and others may have mapped are replaced.
+
+        Raises OSError.
+        """
+        if was_sealed and not self.is_open:
+            for path in (self.offset_path, self.time_path):
+                self._replace_by_copy(path)
         pair = self.open()
         with self._guard:
             for index in pair:
                 index.truncate_to(offset)
+
+    def _replace_by_copy(self, path: Path) -> None:
+        """Nothing is synced: who truncates says before that the indexes of the segment have to be made anew."""
+        if self._fs.exists(path):
+            with self._fs.open(path) as file:
+                data = file.read(0, file.size())
+            temporary = path.with_name(path.name + CLEANED_SUFFIX)
+            with self._fs.open(temporary, write=True, create=True) as copy:
+                copy.truncate(0)
+                copy.write(0, data)
+            self._fs.rename(temporary, path)
 
     def sync(self) -> None:
         """Make both durable; sealed ones stay as they are. Raises OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -247,3 +248,56 @@ def test_topics_that_come_and_go_under_processes_that_use_them(place: Path) -> N
     assert sorted(one.name for one in place.iterdir() if one.is_dir()) == ["orders-0"]
     assert is_clean(place)
     assert alarms(place) == []
+
+
+@pytest.mark.parametrize("how", ["records", "get"])
+def test_who_reads_a_segment_that_another_process_cuts_lives_on(tmp_path: Path, how: str) -> None:
+    """What is mapped and becomes shorter kills who looks at it."""
+    place = tmp_path / "store"
+    with logstore.open(place) as store:
+        store.create_topic("t", settings={"segment.bytes": "400000", "index.interval.bytes": "1"})
+        fill(store, "t", 6000)
+        count = len(store.partition("t").segments)
+        assert count > 1
+
+        def work(line: Line) -> int:
+            with logstore.open(place) as theirs:
+                partition = theirs.partition("t")
+                reading = partition.records()
+                seen = [next(reading).offset, *(partition.get(offset) is not None for offset in range(0, 6000, 50))]
+                line.tell(len(seen))
+                line.wait()
+                if how == "get":
+                    return sum(partition.get(offset) is not None for offset in range(10))
+                try:
+                    for record in reading:
+                        seen.append(record.offset)
+                except LogstoreError:
+                    pass
+                return len(seen)
+
+        with Child(work) as child:
+            assert child.hear() == 121
+            with store.partition("t").changing() as log:
+                log.truncate_to(10)
+            child.say()
+            assert child.result() >= 10
+
+
+def test_the_files_of_a_segment_that_is_cut_once_it_was_sealed_are_others(tmp_path: Path) -> None:
+    with logstore.open(tmp_path / "store") as store:
+        store.create_topic("t", settings={"segment.bytes": "4000", "index.interval.bytes": "1"})
+        fill(store, "t", 100)
+        partition = store.partition("t")
+        assert len(partition.segments) == 2
+        files = [partition.directory / f"{0:020}{suffix}" for suffix in (".log", ".index", ".timeindex")]
+        before = [one.open("rb") for one in files]  # as long as they are open nobody else gets their numbers
+        sizes = [one.stat().st_size for one in files]
+        with partition.changing() as log:
+            log.truncate_to(10)
+        for held, size, path in zip(before, sizes, files, strict=True):
+            with held:
+                assert path.stat().st_ino != os.fstat(held.fileno()).st_ino
+                assert os.fstat(held.fileno()).st_size == size
+        assert values(store, "t") == numbers(0, 10)
+    assert alarms(tmp_path / "store") == []
