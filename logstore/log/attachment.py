@@ -277,7 +277,8 @@ class Attachment:
         with (
             self._turns.changing(),
             Log.open(
-                self._directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=self._topic_id
+                self._directory, config, fs=self._fs, clock=self._clock, hold=hold, topic_id=self._topic_id,
+                is_shared=True,
             ) as log,
         ):
             yield log

@@ -1,8 +1,8 @@
 """The writing side of the offset and the time index of one segment (FORMAT §4.1 to §4.3a).
 
-A new index file is as large as it may become, filled with zeros; what is used of it is known here and nowhere on disk
-until `trim`. Entries are gathered and written a few at a time: a crash loses them, and recovery of the active segment
-makes them anew. Not thread-safe: `SegmentIndexes` guards it.
+A new index file is as large as it may become, filled with zeros, unless other processes may map it; what is used of
+it is known here and nowhere on disk until `trim`. Entries are gathered and written a few at a time: a crash loses them,
+and recovery of the active segment makes them anew. Not thread-safe: `SegmentIndexes` guards it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIME_ENTRY_BYTES = TIME_ENTRY.size
 OFFSET_KEY = (4, 0)
 POSITION_KEY = (4, 4)
 TIME_KEY = (8, 0)
-_TIME_OFFSET_KEY = (4, 8)
+TIME_OFFSET_KEY = (4, 8)
 RELATIVE_OFFSET_MAX = 2**31 - 1
 
 
@@ -37,14 +37,18 @@ class IndexFile:
         fs, path: where it is; it is created when it is not there.
         layout: the struct of an entry.
         bytes_max: how large it may become (segment.index.bytes).
+        reserves: whether it is made that large at once. It is cut in the end then: not one that others may have mapped.
 
     Attributes:
         capacity: entries it has room for.
         last_fields: the fields of the last entry, None when there is none.
     """
 
-    def __init__(self, fs: FileSystem, path: Path, layout: struct.Struct, bytes_max: int) -> None:
+    def __init__(
+        self, fs: FileSystem, path: Path, layout: struct.Struct, bytes_max: int, *, reserves: bool = True
+    ) -> None:
         self.path = path
+        self._reserves = reserves
         self._layout = layout
         self._file = fs.open(path, write=True, create=True)
         self._written = self._file.size() // layout.size
@@ -99,6 +103,9 @@ class IndexFile:
     def resize(self, bytes_max: int) -> bool:
         """Make the file as large as it may become, zeros behind the used entries; whether that changed anything."""
         capacity = max(bytes_max // self._layout.size, len(self))
+        if not self._reserves and capacity > len(self):
+            self.capacity = capacity
+            return False
         if capacity == self.capacity and self._file.size() == capacity * self._layout.size:
             return False
         self._map = None  # never shorten a mapped file
@@ -158,8 +165,10 @@ class IndexFile:
 class OffsetIndexFile(IndexFile):
     """Last offset of an append, and the position of its start."""
 
-    def __init__(self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int) -> None:
-        super().__init__(fs, path, OFFSET_ENTRY, bytes_max)
+    def __init__(
+        self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int, *, reserves: bool = True
+    ) -> None:
+        super().__init__(fs, path, OFFSET_ENTRY, bytes_max, reserves=reserves)
         self.base_offset = base_offset
 
     @property
@@ -200,8 +209,10 @@ class OffsetIndexFile(IndexFile):
 class TimeIndexFile(IndexFile):
     """The largest timestamp so far, and the offset that had it."""
 
-    def __init__(self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int) -> None:
-        super().__init__(fs, path, TIME_ENTRY, bytes_max)
+    def __init__(
+        self, fs: FileSystem, path: Path, base_offset: int, bytes_max: int, *, reserves: bool = True
+    ) -> None:
+        super().__init__(fs, path, TIME_ENTRY, bytes_max, reserves=reserves)
         self.base_offset = base_offset
 
     @property
@@ -231,7 +242,7 @@ class TimeIndexFile(IndexFile):
 
     def truncate_to(self, offset: int) -> None:
         """Drop entries at or above `offset`."""
-        self.keep(self.floor(offset - self.base_offset - 1, *_TIME_OFFSET_KEY) + 1)
+        self.keep(self.floor(offset - self.base_offset - 1, *TIME_OFFSET_KEY) + 1)
 
     def _entry(self, number: int) -> TimeIndexEntry:
         if number < 0:

@@ -76,6 +76,7 @@ class Log(LogView):
         verify_transactions: bool = False,
         hold: PartitionHold | None = None,
         maps_max: int = MAPS_MAX,
+        is_shared: bool = False,
     ) -> Self:
         """Open a partition directory for writing; it is made when it is not there.
 
@@ -96,6 +97,7 @@ class Log(LogView):
             verify_transactions: Kafka's transaction.partition.verification.enable; see `start_verification`.
             hold: who keeps others out, where the directory is locked already; by default it is locked here.
             maps_max: how many sealed files stay mapped; each keeps a descriptor.
+            is_shared: whether other processes may read it meanwhile, as in a `SharedLog`.
 
         Raises LogLockedError (another process writes here), DamagedLogError, InconsistentTopicIdError, OSError,
         ValueError and TypeError for what is no such argument.
@@ -108,7 +110,7 @@ class Log(LogView):
         state, recovered = open_state(
             Path(directory), config, fs, clock, leader_epoch=_number("a leader epoch", leader_epoch, INT32_MAX),
             replicated=replicated, log_start_offset=_number("a log start offset", log_start_offset), damage=damage,
-            topic_id=topic_id, hold=hold, maps_max=_number("a number of maps", maps_max),
+            topic_id=topic_id, hold=hold, maps_max=_number("a number of maps", maps_max), is_shared=is_shared,
         )  # fmt: skip
         state.verify_transactions = verify_transactions
         return cls(state, recovered)

@@ -21,9 +21,13 @@ class MapCache:
     Args:
         fs: opens them.
         maps_max: how many maps are kept, and so how many descriptors.
+
+    Attributes:
+        is_shared: whether other processes may have the same files mapped: then none of these becomes shorter.
     """
 
-    def __init__(self, fs: FileSystem, maps_max: int = MAPS_MAX) -> None:
+    def __init__(self, fs: FileSystem, maps_max: int = MAPS_MAX, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         self._fs = fs
         self._maps_max = maps_max
         # Guards the order and the entries; innermost.

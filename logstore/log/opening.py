@@ -28,6 +28,7 @@ def open_state(
     topic_id: UUID | None,
     hold: PartitionHold | None = None,
     maps_max: int = MAPS_MAX,
+    is_shared: bool = False,
 ) -> tuple[LogState, Recovered | None]:
     """The state of a log, and what opening it has done, if anything; arguments and errors as `Log.open`."""
     missing = [one for one in (directory, *directory.parents) if not fs.is_directory(one)]
@@ -35,7 +36,7 @@ def open_state(
     for one in missing:
         fs.sync_directory(one.parent)
     hold = PartitionHold.take(fs, directory) if hold is None else hold
-    maps = MapCache(fs, maps_max)
+    maps = MapCache(fs, maps_max, is_shared=is_shared)
     loader = LogLoader(fs, directory, config, maps, now_ms=clock.now_ms(), damage=damage)
     try:
         if topic_id is not None:

@@ -21,6 +21,7 @@ from logstore.log.index_file import (
     TIME_ENTRY,
     TIME_ENTRY_BYTES,
     TIME_KEY,
+    TIME_OFFSET_KEY,
     OffsetIndexFile,
     TimeIndexFile,
 )
@@ -69,14 +70,15 @@ class SegmentIndexes:
         offset, time = self._offset, self._time
         if offset is not None and time is not None and self.is_open:
             return offset, time
+        limits, reserves = (self.base_offset, self._bytes_max), not self._maps.is_shared
         with self._guard:
             self._maps.forget(self.offset_path)
             self._maps.forget(self.time_path)
             # One that was made is kept when the other fails: it is full of zeros, only here its count is known.
             if offset is None:
-                offset = self._offset = OffsetIndexFile(self._fs, self.offset_path, self.base_offset, self._bytes_max)
+                offset = self._offset = OffsetIndexFile(self._fs, self.offset_path, *limits, reserves=reserves)
             if time is None:
-                time = self._time = TimeIndexFile(self._fs, self.time_path, self.base_offset, self._bytes_max)
+                time = self._time = TimeIndexFile(self._fs, self.time_path, *limits, reserves=reserves)
             offset.resize(self._bytes_max)
             time.resize(self._bytes_max)
             self.is_open = True
@@ -125,22 +127,26 @@ class SegmentIndexes:
         Raises OSError.
         """
         if was_sealed and not self.is_open:
-            for path in (self.offset_path, self.time_path):
-                self._replace_by_copy(path)
+            self._replace(self.offset_path, OFFSET_ENTRY_BYTES, OFFSET_KEY, offset)
+            self._replace(self.time_path, TIME_ENTRY_BYTES, TIME_OFFSET_KEY, offset)
         pair = self.open()
         with self._guard:
             for index in pair:
                 index.truncate_to(offset)
 
-    def _replace_by_copy(self, path: Path) -> None:
-        """Nothing is synced: who truncates says before that the indexes of the segment have to be made anew."""
+    def _replace(self, path: Path, size: int, key: tuple[int, int], offset: int) -> None:
+        """Put a file with the entries below `offset` in the place of one.
+
+        Nothing is synced: who truncates says before that the indexes of the segment have to be made anew.
+        """
         if self._fs.exists(path):
             with self._fs.open(path) as file:
                 data = file.read(0, file.size())
+            kept = floor_entry(data, len(data) // size, size, *key, offset - self.base_offset - 1) + 1
             temporary = path.with_name(path.name + CLEANED_SUFFIX)
             with self._fs.open(temporary, write=True, create=True) as copy:
                 copy.truncate(0)
-                copy.write(0, data)
+                copy.write(0, data[: kept * size])
             self._fs.rename(temporary, path)
 
     def sync(self) -> None:

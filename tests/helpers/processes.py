@@ -80,6 +80,16 @@ class Child:
         self._process.join(PATIENCE)
         return found
 
+    def finish(self) -> None:
+        """Wait for its end, whatever it has told before. Raises AssertionError where its work failed."""
+        while True:
+            assert self._connection.poll(PATIENCE), "the child says nothing"
+            kind, value = self._connection.recv()
+            if kind == "done":
+                break
+            assert kind == "told", value
+        self._process.join(PATIENCE)
+
     def _next(self, wanted: str) -> Any:
         assert self._connection.poll(PATIENCE), "the child says nothing"
         kind, value = self._connection.recv()

@@ -688,3 +688,28 @@ def test_each_batch_is_read_whole(one: SharedLog, other: SharedLog) -> None:
     for number in range(10):
         one.append([(b"k", b"%d" % number)] * 7)
         assert [batch.header.count for batch in iter_batches(other.read(0))] == [7] * (number + 1)
+
+
+def test_no_index_becomes_shorter_under_those_who_may_have_it_mapped(
+    place: SharedPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[tuple[str, int, int]] = []
+    truncate = LocalFile.truncate
+
+    def noted(file: LocalFile, size: int) -> None:
+        if file.path.endswith("index") and size < file.size():
+            cut.append((file.path, file.size(), size))
+        truncate(file, size)
+
+    monkeypatch.setattr(LocalFile, "truncate", noted)
+    log = place.open(LogConfig(segment_bytes=2000, index_interval_bytes=1))
+    fill(log, 200)
+    with log.changing() as inner:
+        inner.roll()
+        fill(inner, 50, first=200)
+        inner.truncate_to(120)
+    fill(log, 100, first=120)
+    assert values(log) == numbers(0, 220)
+    assert len(log.segments) > 5
+    assert cut == []
+    assert place.alarms() == []
