@@ -2,13 +2,14 @@
 
     python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS]
                             [--shared SECONDS] [--groups SECONDS] [--queue SECONDS]
+                            [--transactions SECONDS]
 
 First scripts of appends, rolls, flushes, cuts, transactions, followers, retention, compaction and reopenings run in
 memory; they are stopped at every file operation, the power is cut in every mode, and the log is opened and looked at;
 some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
 them, delete from them and read them, all at once. Then real processes that append to one directory are killed
 (SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store:
-its log, a consumer group, a work queue. Exit 1 when anything was lost, or is there that was not appended, or a reader
+its log, a consumer group, a work queue, transactions. Exit 1 when anything was lost, or is there that was not appended, or a reader
 saw what it must not, or twice what it must not.
 """
 
@@ -32,6 +33,7 @@ from torture_queue import torture_queue
 from torture_scripts import COMPACTIONS, SCRIPTS
 from torture_soak import SoakTally, soak
 from torture_sweep import Sweep, SweepTally, sweep_damage
+from torture_transactions import torture_transactions
 
 from logstore.records import KERNEL_NAME
 
@@ -41,7 +43,7 @@ SWEEP_SHARE = 0.6
 """Of the time, for the power cuts."""
 SOAK_SECONDS = 60
 SHARED_SECONDS = 60
-"""Of processes that share a log, and of those that share a group, and a work queue."""
+"""Of processes that share a log, and of those that share a group, a work queue, and transactions."""
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""
 
@@ -52,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the kills; default: another one each time; it is printed")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="ends about then (default: %(default)s)")
     parser.add_argument("--soak", type=float, default=SOAK_SECONDS, help="seconds of threads (default: %(default)s)")
-    for option, what in (("--shared", "share a log"), ("--groups", "share a group"), ("--queue", "share a queue")):
+    for option, what in (
+        ("--shared", "share a log"), ("--groups", "share a group"), ("--queue", "share a queue"),
+        ("--transactions", "copy in transactions"),
+    ):  # fmt: skip
         parser.add_argument(
             option, type=float, default=SHARED_SECONDS, help=f"seconds of processes that {what} (default: %(default)s)"
         )
@@ -64,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     soaked = read_meanwhile(seed, options.soak)
     killed = kill(seed, options.kills, begin + options.seconds)
     shared = share(seed, options.shared) + share_group(seed, options.groups) + share_queue(seed, options.queue)
+    shared += share_transactions(seed, options.transactions)
     print(f"{time.monotonic() - begin:.0f} s")
     problems = swept.problems + soaked.problems + killed.problems + shared
     for problem in problems:
@@ -151,6 +157,16 @@ def share_queue(seed: int, seconds: float) -> list[str]:
     print(f"  {tally.delivered:,} deliveries, {tally.again:,} of them again, {tally.unsaid:,} were not told of")
     print(f"  {tally.acknowledged:,} jobs acknowledged, {tally.dead:,} dead letters, {tally.deleted:,} jobs deleted")
     print(f"  {len(tally.problems)} problems of the queue", flush=True)
+    return tally.problems
+
+
+def share_transactions(seed: int, seconds: float) -> list[str]:
+    """Kill those who copy in transactions, and say what came of it; what was wrong."""
+    tally = kept(lambda directory: torture_transactions(directory, seed, seconds))
+    print(f"  {tally.kills:,} kills of processes that copy in transactions")
+    print(f"  {tally.acknowledged:,} records acknowledged, {tally.copied:,} copied, {tally.written:,} written")
+    print(f"  {tally.committed:,} transactions committed, {tally.aborted:,} aborted, {tally.fenced:,} times fenced")
+    print(f"  {len(tally.problems)} problems of transactions", flush=True)
     return tally.problems
 
 

@@ -10,6 +10,7 @@ from torture_crew import Journal
 from torture_groups import GroupTally, digest_of, judge_group
 from torture_processes import Numbered, judge_log
 from torture_queue_judge import Letter, QueueTally, judge_queue
+from torture_transactions import judge_copies
 
 from logstore.queue.work_queue_job import QueueStats
 
@@ -52,6 +53,28 @@ def test_what_a_log_has_lost_or_has_twice_or_out_of_order_is_found(
     old: str, new: str, records: list[list[Numbered]], said: str
 ) -> None:
     problems = judge_log(records, edited(ACKS, old, new))
+    assert said in problems[0] if said else not problems
+
+
+# ---------------------------------------------------------------- copies
+
+COPIES = [[Numbered("k", 0, 0), Numbered("k", 2, 5)], [Numbered("l", 1, 3), Numbered("k", 3, 7)]]
+
+
+@pytest.mark.parametrize(
+    ("copies", "said"),
+    [
+        (COPIES, ""),
+        ([COPIES[0], COPIES[1][:1]], "k 3 was never copied"),
+        ([COPIES[0], [*COPIES[1], Numbered("k", 3, 9)]], "k 3 is there twice"),
+        ([COPIES[0], [*COPIES[1], Numbered("m", 3, 9)]], "m 3 was copied, and is not in the source"),
+        ([COPIES[0][::-1], COPIES[1]], "k 0 is at 0:0, behind 2"),
+    ],
+)
+def test_what_was_lost_or_doubled_or_mixed_up_in_transactions_is_found(
+    copies: list[list[Numbered]], said: str
+) -> None:
+    problems = judge_copies(RECORDS, copies)
     assert said in problems[0] if said else not problems
 
 
