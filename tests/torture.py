@@ -9,8 +9,8 @@ memory; they are stopped at every file operation, the power is cut in every mode
 some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
 them, delete from them and read them, all at once. Then real processes that append to one directory are killed
 (SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store:
-its log, a consumer group, a work queue, transactions. Exit 1 when anything was lost, or is there that was not appended, or a reader
-saw what it must not, or twice what it must not.
+its log, a consumer group, a work queue, transactions. Exit 1 when anything was lost, or is there that was not appended,
+or a reader saw what it must not, or twice what it must not.
 """
 
 from __future__ import annotations
