@@ -17,6 +17,7 @@ encoded again gives the same bytes. Pure functions and immutable values: thread-
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _READ_TYPES = {number: CONSUMER_OFFSETS_TYPES[number] for number in (0, _OFFSET_
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
 _I64 = struct.Struct(">q")
+_WRITTEN = struct.Struct(">hqih")  # of an offset's value, up to the metadata
+_KEYS_KNOWN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +196,43 @@ def decode(key: bytes | None, value: bytes | None) -> OffsetRecord | GroupRecord
         InvalidRecordError: there is no key, or key or value do not have the fields of their version.
         UnsupportedFormatError: the value is of a version above 4.
     """
+    of = _decode_key(key)
+    if of is None:
+        return None
+    group_id, partition = of
+    if partition is None:
+        body = _value_fields(key, value)
+        return GroupRecord(group_id, None if body is None else _stored_group(body))
+    if value is not None and (found := _decode_written(value)) is not None:
+        return OffsetRecord(group_id, partition, found)
+    body = _value_fields(key, value)
+    return OffsetRecord(group_id, partition, None if body is None else _offset_and_metadata(body))
+
+
+@functools.lru_cache(_KEYS_KNOWN)  # the same ones come again with each commit
+def _decode_key(key: bytes | None) -> tuple[str, TopicPartition | None] | None:
+    """The group of a key, and the partition of an offset's; None for a key of another kind."""
     decoded = decode_coordinator_key(_READ_TYPES, key)
     fields: Any = decoded.get("data")
     if fields is None:
         return None
-    body = _value_fields(key, value)
-    if decoded["type"] == str(_GROUP_KEY):
-        return GroupRecord(fields["group"], None if body is None else _stored_group(body))
-    partition = TopicPartition(fields["topic"], fields["partition"])
-    return OffsetRecord(fields["group"], partition, None if body is None else _offset_and_metadata(body))
+    is_group = decoded["type"] == str(_GROUP_KEY)
+    return fields["group"], None if is_group else TopicPartition(fields["topic"], fields["partition"])
+
+
+def _decode_written(value: bytes) -> OffsetAndMetadata | None:
+    """A commit's value as `offset_value` writes it, without a look at the tables; None for any other."""
+    if len(value) < _WRITTEN.size + _I64.size:
+        return None
+    version, offset, epoch, length = _WRITTEN.unpack_from(value)
+    end = _WRITTEN.size + length
+    if version != _VALUE_VERSION or not 0 <= length == len(value) - _WRITTEN.size - _I64.size:
+        return None
+    try:
+        metadata = value[_WRITTEN.size : end].decode()
+    except UnicodeDecodeError:
+        return None
+    return OffsetAndMetadata(offset, epoch, metadata, _I64.unpack_from(value, end)[0])
 
 
 def _value_fields(key: bytes | None, value: bytes | None) -> Mapping[str, Any] | None:
