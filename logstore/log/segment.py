@@ -261,9 +261,9 @@ class Segment:
             self._max_timestamp, self._offset_of_max = max_timestamp, offset_of_max
         self.size = position + size
         if self._bytes_since_entry > self._index_interval:
-            self.indexes.put(last_offset, position, self._max_timestamp, self._offset_of_max)
+            if self.indexes.put(last_offset, position, self._max_timestamp, self._offset_of_max):
+                self._bytes_fit = -1  # they are full now
             self._bytes_since_entry = 0
-            self._bytes_fit = -1  # the indexes may be full now
         self._bytes_since_entry += size
 
     def sync_log(self) -> None:

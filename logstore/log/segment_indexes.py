@@ -31,6 +31,8 @@ from logstore.log.time_index import TimeIndexEntry
 from logstore.names import CLEANED_SUFFIX
 from logstore.records.kernel import floor_entry
 
+_NO_TIME = (-1, 0)  # the fields of a time entry below all others
+
 
 class SegmentIndexes:
     """Both indexes of a segment.
@@ -90,20 +92,25 @@ class SegmentIndexes:
         offset, time = self.open()
         return offset.is_full or time.is_full
 
-    def put(self, last_offset: int, position: int, max_timestamp: int, offset_of_max: int) -> None:
-        """Add an entry to each, if both take one; raises nothing, for what it belongs to is in the log already.
+    def put(self, last_offset: int, position: int, max_timestamp: int, offset_of_max: int) -> bool:
+        """Add an entry to each, if both take one; whether one of them takes no more.
 
-        They take none when one is full, as it may be in a segment that was opened with less room, or when it holds
-        something else than what is in the log.
+        Raises nothing, for what it belongs to is in the log already. They take none when one is full, as it may be in a
+        segment that was opened with less room, or when it holds something else than what is in the log.
         """
         offset, time = self.open()
         with self._guard:
-            if offset.is_full or time.is_full or (len(offset) and last_offset <= offset.last.offset):
-                return
-            last = time.last
-            if max_timestamp >= last.timestamp and offset_of_max >= last.offset:
+            if offset.is_full or time.is_full:
+                return True
+            below, last = offset.last_fields, time.last_fields or _NO_TIME
+            relative = offset_of_max - self.base_offset
+            if (below is None or last_offset - self.base_offset > below[0]) and (
+                max_timestamp >= last[0] and relative >= last[1]
+            ):
                 offset.append(last_offset, position)
-                time.maybe_append(max_timestamp, offset_of_max)
+                if max_timestamp > last[0]:
+                    time.put(max_timestamp, relative)
+            return offset.is_full or time.is_full
 
     def put_final(self, max_timestamp: int, offset_of_max: int) -> None:
         """Add the last time entry of a segment that is sealed. Raises OSError."""
