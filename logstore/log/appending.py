@@ -6,8 +6,9 @@ Thread-safe: encoding and checking run outside the lock, numbering and writing i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+from logstore.clock import Clock
 from logstore.config import INT64_MAX, LogConfig
 from logstore.errors import BatchTooLargeError, InvalidTimestampError
 from logstore.fs import Buffer
@@ -20,6 +21,64 @@ from logstore.records import BatchOptions, Codec, encode_batch
 from logstore.records.kernel import encode_plain_batch, parse_header
 
 _OPTIONS = {codec: BatchOptions(codec=codec) for codec in Codec}
+
+
+class Encoded(NamedTuple):
+    """Records as a batch that is not numbered yet.
+
+    Attributes:
+        data: it.
+        delta: of its last offset; -1 where the log has to look at it as at a client's.
+        max_timestamp: the largest (ms).
+        now_ms: the wall clock.
+    """
+
+    data: bytearray
+    delta: int
+    max_timestamp: int
+    now_ms: int
+
+
+class Encoder:
+    """Makes records a batch for a log of these settings; needs nothing else of it."""
+
+    def __init__(self, config: LogConfig, clock: Clock) -> None:
+        self._clock = clock
+        self._is_plain = _is_plain(config)
+        self._batch_bytes_max = config.max_message_bytes
+        self._ahead_ms_max = config.message_timestamp_after_max_ms
+
+    def __repr__(self) -> str:
+        return f"<Encoder of {'plain' if self._is_plain else 'other'} batches>"
+
+    def encode(
+        self, records: Iterable[Any], timestamp: int | None, codec: Codec | None, options: BatchOptions | None = None
+    ) -> Encoded:
+        """Make records one batch, and check what the settings limit.
+
+        Raises ValueError and TypeError for what is no record, BatchTooLargeError, InvalidTimestampError.
+        """
+        now = self._clock.now_ms()
+        default = now if timestamp is None else timestamp
+        items = records if isinstance(records, (list, tuple)) else list(records)
+        if options is not None or not self._is_plain:
+            data = encode_batch(items, timestamp=default, options=options or _OPTIONS[codec or Codec.NONE])
+            return Encoded(data, -1, -1, now)
+        if codec:
+            data = encode_batch(items, timestamp=default, options=_OPTIONS[codec])
+            delta, newest = _range_of(data, len(items))
+        else:
+            data, delta, newest = encode_plain_batch(items, default)
+        # What is made here needs no second look: only what the settings of the log limit.
+        if len(data) > self._batch_bytes_max:
+            raise BatchTooLargeError(
+                f"a batch of {len(data)} bytes is above max.message.bytes, {self._batch_bytes_max}"
+            )
+        if newest - now > self._ahead_ms_max:
+            raise InvalidTimestampError(
+                f"timestamp {newest} is more than message.timestamp.after.max.ms, {self._ahead_ms_max}, after {now}"
+            )
+        return Encoded(data, delta, newest, now)
 
 
 class Appender:
@@ -35,35 +94,20 @@ class Appender:
 
     def configure(self, config: LogConfig) -> None:
         """Heed other settings. Under the lock."""
-        self._is_plain = _is_plain(config)
-        self._batch_bytes_max = config.max_message_bytes
-        self._ahead_ms_max = config.message_timestamp_after_max_ms
+        self._encode = Encoder(config, self._state.clock).encode
 
     def append_records(
         self, records: Iterable[Any], timestamp: int | None, codec: Codec | None, options: BatchOptions | None = None
     ) -> Appended:
         """Append records as one batch, as `Log.append`, whatever the durability."""
-        state = self._state
-        now = state.clock.now_ms()
-        default = now if timestamp is None else timestamp
-        items = records if isinstance(records, (list, tuple)) else list(records)
-        if options is not None or not self._is_plain:
-            data = encode_batch(items, timestamp=default, options=options or _OPTIONS[codec or Codec.NONE])
+        return self.append_encoded(self._encode(records, timestamp, codec, options))
+
+    def append_encoded(self, encoded: Encoded) -> Appended:
+        """Append what an `Encoder` has made, whatever the durability."""
+        data, delta, newest, now = encoded
+        if delta < 0:
             return self.append_batch(data, AppendOrigin.CLIENT, None, None)
-        if codec:
-            data = encode_batch(items, timestamp=default, options=_OPTIONS[codec])
-            delta, newest = _range_of(data, len(items))
-        else:
-            data, delta, newest = encode_plain_batch(items, default)
-        # What is made here needs no second look: only what the settings of the log limit.
-        if len(data) > self._batch_bytes_max:
-            raise BatchTooLargeError(
-                f"a batch of {len(data)} bytes is above max.message.bytes, {self._batch_bytes_max}"
-            )
-        if newest - now > self._ahead_ms_max:
-            raise InvalidTimestampError(
-                f"timestamp {newest} is more than message.timestamp.after.max.ms, {self._ahead_ms_max}, after {now}"
-            )
+        state = self._state
         with state.lock:
             if not state.is_open or state.refusal is not None:
                 state.check_open()

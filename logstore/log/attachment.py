@@ -21,7 +21,7 @@ from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.errors import DamagedLogError, LogClosedError, LogstoreError
 from logstore.fs import SharingFileSystem
-from logstore.log.appending import Appender
+from logstore.log.appending import Appender, Encoder
 from logstore.log.commit import Commits
 from logstore.log.diagnosis import REMEDY
 from logstore.log.log import Log
@@ -116,6 +116,7 @@ class Attachment:
     Attributes:
         parts: as it was attached last; None while it is not.
         is_open: whether it was not closed yet.
+        encoder: for the settings as they are.
         mutex: belongs to the thread that takes, or waits for, the turn; taken before the lock file.
     """
 
@@ -126,6 +127,7 @@ class Attachment:
         self.parts: Parts | None = None
         self.mutex = threading.RLock()
         self.config = config
+        self.encoder = Encoder(config, clock)
         self._directory = directory
         self._fs = fs
         self._clock = clock
@@ -320,7 +322,7 @@ class Attachment:
     def configure(self, config: LogConfig) -> None:
         """Take other settings from the next operation on."""
         with self.mutex, self._attaching:
-            self.config = config
+            self.config, self.encoder = config, Encoder(config, self._clock)
             if self.parts is not None:
                 self.parts = self.parts._replace(raw=b"")
 

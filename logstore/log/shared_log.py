@@ -109,7 +109,7 @@ class SharedLog:
     ) -> Appended:
         """Append records as one batch, as `Log.append`; other processes see them on return."""
         wanted, items = self._durability(durability), _listed(records, codec)
-        done, parts = self._place(lambda parts: parts.appender.append_records(items, timestamp, codec))
+        done, parts = self._place_records(items, timestamp, codec)
         if wanted != "os" or self._attachment.config.flush_messages != INT64_MAX:
             parts.commits.settle(done.last_offset + 1, wanted)
         return done
@@ -120,7 +120,7 @@ class SharedLog:
     ) -> AppendFuture:  # fmt: skip
         """As `Log.append_later`."""
         items = _listed(records, codec)
-        done, parts = self._place(lambda parts: parts.appender.append_records(items, timestamp, codec, options))
+        done, parts = self._place_records(items, timestamp, codec, options)
         return AppendFuture(parts.commits, done.first_offset, done.last_offset)
 
     def append_batch(
@@ -135,15 +135,7 @@ class SharedLog:
         wanted = self._durability(durability)
         if not isinstance(origin, AppendOrigin):
             raise TypeError(f"{origin!r} is no AppendOrigin")
-        view = memoryview(data).cast("B")
-        head = None if view.readonly else bytes(view[:HEADER_V2_SIZE])
-
-        def work(parts: Parts) -> Appended:
-            if head is not None:
-                view[: len(head)] = head  # it may have got its numbers already, before the log was rolled
-            return parts.appender.append_batch(data, origin, None, guard)
-
-        done, parts = self._place(work)
+        done, parts = self._place_batch(data, origin, guard)
         parts.commits.settle(done.last_offset + 1, wanted)
         return done
 
@@ -153,6 +145,30 @@ class SharedLog:
         if wanted not in _DURABILITIES:
             raise ValueError(f"{wanted!r} is no durability; there are {', '.join(sorted(_DURABILITIES))}")
         return wanted
+
+    def _place_records(
+        self, items: list[Any] | tuple[Any, ...], timestamp: int | None, codec: Codec | None,
+        options: BatchOptions | None = None,
+    ) -> tuple[Appended, Parts]:  # fmt: skip
+        """Make a batch of records before others have to wait, and append it."""
+        attachment = self._attachment
+        if not attachment.is_open:
+            attachment.check()
+        encoded = attachment.encoder.encode(items, timestamp, codec, options)
+        if encoded.delta < 0:
+            return self._place_batch(encoded.data, AppendOrigin.CLIENT, None)
+        return self._place(lambda parts: parts.appender.append_encoded(encoded))
+
+    def _place_batch(self, data: Buffer, origin: AppendOrigin, guard: Guard | None) -> tuple[Appended, Parts]:
+        view = memoryview(data).cast("B")
+        head = None if view.readonly else bytes(view[:HEADER_V2_SIZE])
+
+        def work(parts: Parts) -> Appended:
+            if head is not None:
+                view[: len(head)] = head  # it may have got its numbers already, before the log was rolled
+            return parts.appender.append_batch(data, origin, None, guard)
+
+        return self._place(work)
 
     def _place(self, work: Callable[[Parts], Appended]) -> tuple[Appended, Parts]:
         """Append behind what all others have appended; and where."""
