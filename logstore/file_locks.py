@@ -61,8 +61,11 @@ class LocalOpenLock:
         return f"<LocalOpenLock {self.path} {'open' if self._descriptor >= 0 else 'closed'}>"
 
     def acquire(self, *, shared: bool = False, wait: bool = False) -> bool:
+        if self._descriptor < 0:
+            raise ValueError(f"the lock {self.path} is closed")
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         try:
-            self._set(_SHARED if shared else _ALONE, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK)
+            fcntl.fcntl(self._descriptor, command, _SHARED if shared else _ALONE)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -72,18 +75,13 @@ class LocalOpenLock:
 
     def release(self) -> None:
         if self._descriptor >= 0:
-            self._set(_UNLOCKED, fcntl.F_OFD_SETLK)
-
-    def _set(self, kind: bytes, command: int) -> None:
-        if self._descriptor < 0:
-            raise ValueError(f"the lock {self.path} is closed")
-        fcntl.fcntl(self._descriptor, command, kind)
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _UNLOCKED)
 
     def read(self, size: int) -> bytes:
         return os.pread(self._descriptor, size, 0)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        os.pwrite(self._descriptor, data, 0)
+    def write(self, data: bytes | bytearray | memoryview, position: int = 0) -> None:
+        os.pwrite(self._descriptor, data, position)
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

@@ -197,8 +197,8 @@ class OpenLock(Protocol):
         """The first bytes of the file, at most `size`."""
         ...
 
-    def write(self, data: Buffer) -> None:
-        """Put bytes at the begin of the file; others who read it see them at once. Not durable."""
+    def write(self, data: Buffer, position: int = 0) -> None:
+        """Put bytes into the file; others who read it see them at once. Not durable. Raises OSError."""
         ...
 
     def close(self) -> None:

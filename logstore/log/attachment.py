@@ -28,23 +28,11 @@ from logstore.log.log import Log
 from logstore.log.log_state import LogState
 from logstore.log.log_view import LogView
 from logstore.log.partition_state import PartitionFacts, PartitionHold
-from logstore.log.segment import Segment
 from logstore.log.tail import Tail
-from logstore.log.turns import Turn, Turns, parse_turn
-from logstore.log.writing import LogWriter
+from logstore.log.tail_writer import TailWriter
+from logstore.log.turns import RAW_BYTES, Turn, Turns, parse_turn
 
 LOOKS_MAX = 5  # without a lock; then with one
-
-
-class RollWantedError(Exception):
-    """The append belongs into a new segment."""
-
-
-class _TailWriter(LogWriter):
-    """Writes behind the last batch, and nothing else."""
-
-    def roll(self, base_offset: int) -> Segment:
-        raise RollWantedError
 
 
 class _TailCommits(Commits):
@@ -74,6 +62,7 @@ class Parts(NamedTuple):
     raw: bytes
     tail: Tail
     view: LogView
+    writer: TailWriter
     appender: Appender
     commits: Commits
 
@@ -211,13 +200,14 @@ class Attachment:
 
     def current(self) -> Parts:
         """The log as it is, in order. Inside `taken`. Raises DamagedLogError, LogClosedError, OSError."""
-        raw, parts = self._turns.raw(), self.parts
+        said, parts = self._turns.said(), self.parts
+        raw = said[:RAW_BYTES]
         if parts is None or parts.raw != raw:
             turn = parse_turn(raw)
             self._check_there(turn)
             parts = self._attached(raw) if self._turns.is_good(turn) else self._put_in_order(turn)
         try:
-            if parts is not None and parts.tail.catch_up().is_whole:
+            if parts is not None and parts.writer.catch_up(said if parts.raw == raw else b""):
                 return parts
         except DamagedLogError:
             pass
@@ -226,7 +216,7 @@ class Attachment:
         parts = self._attach(self._turns.raw())
         if parts is None:
             raise LogstoreError("it was put in order, and is not", path=self._directory)
-        if not parts.tail.catch_up().is_whole:
+        if not parts.writer.catch_up(b""):
             active = parts.tail.state.segments.active
             raise DamagedLogError(
                 "a log that was closed cleanly does not end with a batch that can be trusted", path=active.path,
@@ -310,7 +300,8 @@ class Attachment:
                 return None
             state = tail.state
             commits = _TailCommits(state, lambda: self.is_open and self._turns.raw() == raw)
-            self.parts = Parts(raw, tail, LogView(state), Appender(state, _TailWriter(state)), commits)
+            writer = TailWriter(tail, self._turns)
+            self.parts = Parts(raw, tail, LogView(state), writer, Appender(state, writer), commits)
             self._detach(before)
             return self.parts
 

@@ -252,6 +252,21 @@ class Segment:
         """Take note of whole batches that another process has written behind the last one."""
         self._take(self.size, size, last_offset, max_timestamp, offset_of_max, self.max_timestamp)
 
+    def skip(self, size: int, max_timestamp: int, offset_of_max: int) -> None:
+        """Take note of `size` bytes of whole batches behind the last one that nobody here has looked at.
+
+        The indexes have no entry for them: who looks for one of their offsets walks there.
+        """
+        if max_timestamp > self.max_timestamp:
+            self._max_timestamp, self._offset_of_max = max_timestamp, offset_of_max
+        self._bytes_since_entry += size
+        self.size += size  # last: a reader goes as far
+
+    @property
+    def bytes_since_entry(self) -> int:
+        """How much lies behind the batch that the indexes name last."""
+        return self._bytes_since_entry
+
     def _take(
         self, position: int, size: int, last_offset: int, max_timestamp: int, offset_of_max: int, before: int
     ) -> None:

@@ -19,7 +19,7 @@ from logstore.clock import Clock, SystemClock
 from logstore.config import INT64_MAX, Durability, LogConfig
 from logstore.errors import LogstoreError
 from logstore.fs import Buffer, LocalFileSystem, OpenLock, SharingFileSystem
-from logstore.log.attachment import LOOKS_MAX, Attachment, Parts, RollWantedError
+from logstore.log.attachment import LOOKS_MAX, Attachment, Parts
 from logstore.log.commit import AppendFuture
 from logstore.log.log import Log
 from logstore.log.log_view import LogView
@@ -30,6 +30,7 @@ from logstore.log.producer_append import Guard
 from logstore.log.producers import ProducerStateEntry
 from logstore.log.reading import READ_BYTES_MAX, FetchData, FetchIsolation
 from logstore.log.segment_view import SegmentView
+from logstore.log.tail_writer import RollWantedError
 from logstore.log.turns import Turns
 from logstore.log.writing import Appended
 from logstore.records import BatchOptions, Codec, Record
@@ -177,13 +178,15 @@ class SharedLog:
             parts = attachment.current()
             try:
                 try:
-                    return work(parts), parts
+                    done = work(parts)
                 except RollWantedError:
                     parts = attachment.rolled()
-                    return work(parts), parts
+                    done = work(parts)
             except OSError:
                 attachment.failed(parts)
                 raise
+            parts.writer.tell_end(parts.raw)
+            return done, parts
 
     def flush(self) -> None:
         """Make everything durable that was appended up to now, by whom ever. Raises OSError, LogClosedError."""

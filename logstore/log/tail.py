@@ -1,9 +1,10 @@
 """A log as one of several processes that append to it sees it: what was there when it looked, and what came since.
 
 Nothing is changed on disk by looking. Batches count that are whole and match their CRC; a tail that does not is one
-that is being written, or whose writer has died. Invariants: what was seen once is believed until the log is attached
-anew; the last stable offset is not past a marker before the aborted transactions are known that go with it. What is
-seen is taken in under the lock of the state: any number of threads may look, and read.
+that is being written, or whose writer has died. Only who appends, and was told where the end is, goes there without
+looking (`skip_to`). Invariants: what was seen once is believed until the log is attached anew; the last stable offset
+is not past a marker before the aborted transactions are known that go with it. What is seen is taken in under the lock
+of the state: any number of threads may look, and read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from logstore.config import LogConfig
 from logstore.errors import CorruptIndexError, DamagedLogError, LogstoreError
 from logstore.fs import Buffer, FileSystem
 from logstore.log.epoch_file import EpochFile
+from logstore.log.log_end import LogEnd
 from logstore.log.log_state import LogState
 from logstore.log.maps import MapCache
 from logstore.log.partition_state import PartitionFacts, PartitionHold
@@ -32,6 +34,7 @@ from logstore.records.kernel import walk_batches
 
 _MAPS_MAX = 8  # each keeps a descriptor, and many logs are open at a time
 _WINDOW_BYTES = 1 << 19
+SKIPPED_MAX = 2 << 20  # bytes without an index entry: who looks for an offset among them walks over so many
 _NOT_ORDERED = "the offsets of a batch do not ascend"
 
 
@@ -135,12 +138,32 @@ class Tail:
                 replay_segment(segment, state.producers, max(segment.base_offset, known), base)
             state.producers.update_map_end_offset(base)
 
+    def file_size(self) -> int:
+        """Bytes in the active segment's file, whatever they are. Raises OSError."""
+        return self._file.size()
+
     def catch_up(self) -> Seen:
         """Take in what was written since. Raises DamagedLogError for batches that cannot follow, OSError."""
         if self._file.size() == self._segment.size:
             return _NOTHING_NEW
         with self.state.lock:
             return self._follow()
+
+    def skip_to(self, end: LogEnd) -> bool:
+        """Go to the end without a look at what is before it, where nothing is lost by that; whether it was done.
+
+        For one who has the turn, where the file is as large as the end says.
+        """
+        state, segment = self.state, self._segment
+        with state.lock:
+            more = end.size - segment.size
+            if not end.plain_from <= segment.size < end.size or more + segment.bytes_since_entry > SKIPPED_MAX:
+                return False
+            if end.leader_epoch != state.epochs.latest_epoch:
+                return False
+            segment.skip(more, end.max_timestamp, end.offset_of_max)
+            state.next_offset = end.next_offset
+            return True
 
     def _follow(self) -> Seen:
         state, segment, file = self.state, self._segment, self._file

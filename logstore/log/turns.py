@@ -3,21 +3,27 @@
 A lock file holds two numbers: the session, which the first process to open the store draws anew, and the generation.
 What is appended behind the last batch others find by looking; whatever else changes makes the generation odd before and
 even after. So who finds another even number looks at everything anew, and who finds an odd one knows that somebody is
-at work, or has died at it. One who takes turns is one thread at a time; any number may look.
+at work, or has died at it. Behind the numbers may be told where the last append has left the end (`log_end`): a help,
+that is believed where it names the numbers before it and the file's size. One who takes turns is one thread at a time;
+any number may look.
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from logstore.fs import FileSystem, OpenLock
+from logstore.log.log_end import END_BYTES
 
 _NUMBERS = struct.Struct(">QQ")  # session, generation. In files of ours; never change.
+RAW_BYTES = _NUMBERS.size
 _DELETED = 2**64 - 1
+_NAP_S, _NAPS_MAX = 0.00005, 20
 
 
 class Turn(NamedTuple):
@@ -42,7 +48,11 @@ class Turn(NamedTuple):
 
 
 class _Taken:
-    """Holds a lock inside a `with`: appends do that, and a generator would cost them a microsecond."""
+    """Holds a lock inside a `with`: appends do that, and a generator would cost them a microsecond.
+
+    An append has it for some twenty microseconds. Who slept until the kernel gives it would be woken right behind each
+    other append and meet the same one at the next partition: several would go along all of them in a row.
+    """
 
     __slots__ = ("_lock",)
 
@@ -50,7 +60,12 @@ class _Taken:
         self._lock = lock
 
     def __enter__(self) -> None:
-        self._lock.acquire(wait=True)
+        acquire = self._lock.acquire
+        for _ in range(_NAPS_MAX):
+            if acquire():
+                return
+            time.sleep(_NAP_S)
+        acquire(wait=True)
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
@@ -77,6 +92,10 @@ class Turns:
     def raw(self) -> bytes:
         """What the file says now, as bytes: others, when it says something else."""
         return self._lock.read(_NUMBERS.size)
+
+    def said(self) -> bytes:
+        """As `raw`, and behind it what is told of the end."""
+        return self._lock.read(_NUMBERS.size + END_BYTES)
 
     def read(self) -> Turn:
         """What the file says now."""
@@ -118,6 +137,10 @@ class Turns:
         self.begin()
         yield
         self.end()
+
+    def tell(self, end: bytes) -> None:
+        """Say where an append has left the end. Raises OSError."""
+        self._lock.write(end, _NUMBERS.size)
 
     def delete(self) -> None:
         """Say that the partition is no more."""
