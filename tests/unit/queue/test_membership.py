@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import logstore
 from logstore.errors import FencedMemberError, LogstoreError, StoreClosedError, UnsupportedFormatError
 from logstore.fs import LocalFileSystem
 from logstore.names import TopicPartition
+from logstore.queue import membership
 from logstore.queue.assignors import ASSIGNORS
 from logstore.queue.group_state import GroupMember, GroupState
 from logstore.queue.membership import Member, group_ids, group_state
@@ -98,7 +100,11 @@ def test_a_partition_moves_only_after_its_owner_has_given_it_up(store: Store) ->
     other.leave()
 
 
-def test_what_is_given_up_is_what_the_review_has_told_whoever_comes_or_goes_meanwhile(store: Store) -> None:
+def test_what_is_given_up_is_what_the_review_has_told_whoever_comes_or_goes_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter("cba")  # partitions are divided in the order of these: the first one has the least right to many
+    monkeypatch.setattr(membership, "uuid4", lambda: SimpleNamespace(hex=next(ids)))
     one, other = Member(store, "g", ["t"]), Member(store, "g", ["t"])
     one.review()
     other.review()
