@@ -57,6 +57,28 @@ class MappedBytes(bytearray):
     """What a map shows. A class of its own because a bytearray takes no weak references, and those tell if it lives."""
 
 
+@dataclass(slots=True)
+class Holders:
+    """Who holds a lock on a file: one alone, or any number who share it. No disk knows of it: a crash ends all."""
+
+    alone: object | None = None
+    together: set[object] = field(default_factory=set)
+
+    def take(self, who: object, *, shared: bool) -> bool:
+        """Give somebody the lock, or the one of the other kind instead, unless others are in the way."""
+        if self.alone not in (None, who) or (not shared and self.together - {who}):
+            return False
+        self.alone = None if shared else who
+        (self.together.add if shared else self.together.discard)(who)
+        return True
+
+    def drop(self, who: object) -> None:
+        """Somebody holds it no longer."""
+        if self.alone is who:
+            self.alone = None
+        self.together.discard(who)
+
+
 @dataclass(slots=True, eq=False)
 class Content:
     """The content of a file, whatever names it has."""
@@ -65,7 +87,7 @@ class Content:
     synced: bytearray = field(default_factory=bytearray)
     changes: list[Change] = field(default_factory=list)
     modified_ms: int = 0
-    locked: bool = False
+    holders: Holders = field(default_factory=Holders)
     maps: list[weakref.ref[MappedBytes]] = field(default_factory=list)
 
     def change(self, change: Change, now_ms: int) -> None:

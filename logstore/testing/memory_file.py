@@ -1,4 +1,4 @@
-"""The open files, maps and locks of a `MemoryFileSystem`.
+"""The open files and maps of a `MemoryFileSystem`, and what they share with it.
 
 Invariant: they behave as those of the operating system do, its errors included; but cutting a mapped file, which would
 kill its readers, is an AssertionError. Thread-safe, by the file system's lock.
@@ -21,7 +21,7 @@ from logstore.testing.operations import Operations
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """What a file system and all its open files have in common."""
+    """What a file system and all its open files have in common; the guard is that of other processes on it, too."""
 
     clock: Clock
     operations: Operations = field(default_factory=Operations)
@@ -124,28 +124,6 @@ class MemoryFileMap:
     def close(self) -> None:
         with contextlib.suppress(BufferError):
             self.view.release()
-
-
-class MemoryLock:
-    """A lock of a `MemoryFileSystem`; until it is released it stands for another process that holds one."""
-
-    __slots__ = ("_content", "path")
-
-    def __init__(self, path: str, content: Content) -> None:
-        self.path = path
-        self._content: Content | None = content
-
-    def __repr__(self) -> str:
-        return f"<MemoryLock {self.path} {'held' if self.is_held else 'released'}>"
-
-    @property
-    def is_held(self) -> bool:
-        return self._content is not None
-
-    def release(self) -> None:
-        content, self._content = self._content, None
-        if content is not None:
-            content.locked = False
 
 
 def os_error(number: int, path: StrPath) -> OSError:

@@ -3,7 +3,9 @@
 Invariant: besides what programs see, each file and each directory keeps what of it is durable, and in order the changes
 since then; a sync applies these, and a crash some of them. A file's sync does not make its name durable, and a failed
 sync drops the changes, as Linux does: they stay visible, a retried sync succeeds, and a crash finds them gone.
-Paths are POSIX, relative ones count from the root. One lock makes each operation atomic: thread-safe.
+Several processes may work on the same files, each by a `MemoryFileSystem` of its own: their locks keep each other out,
+and one may die alone. Paths are POSIX, relative ones count from the root. One lock makes each operation atomic:
+thread-safe.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from logstore.clock import Clock
-from logstore.fs import Buffer, Names, StrPath
+from logstore.fs import Buffer, Names, SharingFileSystem, StrPath
 from logstore.testing.disk import Aftermath, Content, CrashMode, Directory, Node
 from logstore.testing.manual_clock import ManualClock
-from logstore.testing.memory_file import MemoryFile, MemoryLock, Shared, os_error
-from logstore.testing.operations import Operation
+from logstore.testing.memory_file import MemoryFile, Shared, os_error
+from logstore.testing.memory_locks import Locks, MemoryLock, MemoryOpenLock
+from logstore.testing.operations import Operation, Operations
 
 
 class MemoryFileSystem:
-    """A `FileSystem` in memory; `clock` gives the times of its files."""
+    """A `SharingFileSystem` in memory; `clock` gives the times of its files."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._shared = Shared(ManualClock() if clock is None else clock)
         self._operations, self._guard = self._shared.operations, self._shared.guard
         self._root = Directory()
+        self._locks = Locks(self._shared)
 
     def __repr__(self) -> str:
         return f"<MemoryFileSystem {len(self.tree())} files, operations {self.operations}, stop_at {self.stop_at}>"
@@ -152,10 +156,49 @@ class MemoryFileSystem:
         name = os.fspath(path)
         with self._guard:
             content = self._content(name, create=True)
-            if content.locked:
-                return None
-            content.locked = True
-            return MemoryLock(name, content)
+            lock = MemoryLock(name, content, self._locks)
+            if content.holders.take(lock, shared=False):
+                return lock
+            lock.release()
+            return None
+
+    # --- SharingFileSystem ---
+
+    def open_lock(self, path: StrPath) -> MemoryOpenLock:
+        name = os.fspath(path)
+        with self._guard:
+            content = self._content(name, create=True)
+            if self._locks.has_alone(content):
+                raise os_error(errno.EAGAIN, name)
+            return MemoryOpenLock(MemoryFile(name, content, self._shared, writable=True), content, self._locks)
+
+    def remove_directory(self, path: StrPath) -> None:
+        with self._guard:
+            if self._directory(path).visible:
+                raise os_error(errno.ENOTEMPTY, path)
+            directory, name = self._parent(path)
+            number = self._operations.begin("remove_directory", os.fspath(path))
+            directory.change(number, {name: None})
+
+    # --- processes ---
+
+    def process(self) -> MemoryFileSystem:
+        """Another process on the same files: it has locks, failures and a `stop_at` of its own, for `kill`."""
+        with self._guard:
+            other = MemoryFileSystem(self._shared.clock)
+            other._shared = Shared(self._shared.clock, Operations(self._operations), self._guard)
+            other._operations, other._guard = other._shared.operations, self._guard
+            other._root, other._locks = self._root, Locks(other._shared, self._locks)
+            return other
+
+    def kill(self) -> None:
+        """End the process that works by this file system: its locks are gone, and it changes nothing any more.
+
+        What it has written stays as it is, for the others. Whatever it still tries to change raises SimulatedCrash.
+        """
+        with self._guard:
+            self._operations.stop_at = 0
+            self._locks.end()
 
     # --- failures and crashes ---
 
@@ -318,6 +361,10 @@ def _check_replacement(node: Node, replaced: Node | None, source: StrPath, targe
             raise os_error(errno.ENOTEMPTY, target)
     elif isinstance(replaced, Directory):
         raise os_error(errno.EISDIR, target)
+
+
+if TYPE_CHECKING:
+    _: type[SharingFileSystem] = MemoryFileSystem
 
 
 def _parts(path: StrPath) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 OperationKind: TypeAlias = Literal[
-    "create", "write", "truncate", "sync", "rename", "unlink", "make_directory", "sync_directory"
+    "create", "write", "truncate", "sync", "rename", "unlink", "make_directory", "remove_directory", "sync_directory"
 ]
 
 
@@ -39,13 +39,21 @@ class SimulatedCrash(BaseException):
 
 
 class Operations:
-    """The count so far, where the power goes, and what fails; see `MemoryFileSystem` for the attributes."""
+    """The count so far, where the power goes, and what fails; see `MemoryFileSystem` for the attributes.
 
-    def __init__(self) -> None:
-        self.count = 0
+    Args:
+        others: of other processes on the same files, that are counted with these.
+    """
+
+    def __init__(self, others: Operations | None = None) -> None:
+        self._counter: _Counter = _Counter() if others is None else others._counter
         self.stop_at: int | None = None
         self.stop_torn = False
         self._failures: list[_Failure] = []
+
+    @property
+    def count(self) -> int:
+        return self._counter.count
 
     def fail_on(
         self, predicate: Callable[[Operation], bool], error: OSError | None, written: int, times: int | None
@@ -65,7 +73,7 @@ class Operations:
         if self.stop_at is not None and operation.number >= self.stop_at:
             torn, self.stop_torn = self.stop_torn and kind == "write", False
             return size // 2 if torn else 0, SimulatedCrash(operation)
-        self.count = operation.number
+        self._counter.count = operation.number
         for failure in self._failures:
             if failure.times != 0 and failure.predicate(operation):
                 failure.times -= 1
@@ -78,6 +86,11 @@ class Operations:
         if error is not None:
             raise error
         return self.count
+
+
+@dataclass(slots=True)
+class _Counter:
+    count: int = 0
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logstore.fs import File, FileSystem, LocalFileSystem, replace_atomically
+from logstore.fs import File, LocalFileSystem, OpenLock, SharingFileSystem, replace_atomically
 from logstore.testing import MemoryFileSystem
 
 LOCAL = LocalFileSystem()
@@ -23,7 +24,7 @@ LOCAL = LocalFileSystem()
 class Place:
     """A directory to try things in, with verbs."""
 
-    def __init__(self, fs: FileSystem, root: str) -> None:
+    def __init__(self, fs: SharingFileSystem, root: str) -> None:
         self.fs = fs
         self.root = root
 
@@ -455,6 +456,114 @@ def test_different_files_are_locked_independently(place: Place) -> None:
         lock.release()
 
 
+# --- locks of those who opened a file ---
+
+
+@pytest.fixture
+def open_locks(place: Place) -> Iterator[Callable[[], OpenLock]]:
+    """Open one lock file again and again."""
+    opened: list[OpenLock] = []
+
+    def open_one() -> OpenLock:
+        opened.append(place.fs.open_lock(place.path("turn")))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+def test_an_open_lock_belongs_to_who_opened_it(place: Place, open_locks: Callable[[], OpenLock]) -> None:
+    one, other = open_locks(), open_locks()
+    assert one.path == place.path("turn") and place.fs.list(place.root) == ["turn"]
+    assert one.acquire() and one.acquire()
+    assert not other.acquire() and not other.acquire(shared=True)
+    one.release()
+    one.release()
+    assert other.acquire(wait=True)
+    assert not one.acquire()
+
+
+def test_an_open_lock_is_shared_by_any_number_or_held_by_one(open_locks: Callable[[], OpenLock]) -> None:
+    first, second, third = open_locks(), open_locks(), open_locks()
+    assert first.acquire(shared=True) and second.acquire(shared=True)
+    assert not third.acquire() and not first.acquire()
+    second.release()
+    assert first.acquire(), "it becomes of the other kind"
+    assert not second.acquire(shared=True)
+    assert first.acquire(shared=True) and second.acquire(shared=True)
+
+
+def test_an_open_lock_goes_when_it_is_closed(open_locks: Callable[[], OpenLock]) -> None:
+    one, other = open_locks(), open_locks()
+    assert "open" in repr(one) and one.acquire()
+    one.close()
+    one.close()
+    one.release()
+    assert "closed" in repr(one) and other.acquire()
+    for use in (one.acquire, lambda: one.read(1), lambda: one.write(b"x")):
+        with pytest.raises((OSError, ValueError)):
+            use()
+
+
+def test_who_waits_for_an_open_lock_gets_it_once_it_is_released(open_locks: Callable[[], OpenLock]) -> None:
+    one, other = open_locks(), open_locks()
+    assert one.acquire()
+    done: list[bool] = []
+    waiting = threading.Thread(target=lambda: done.append(other.acquire(wait=True)))
+    waiting.start()
+    assert done == []
+    one.release()
+    waiting.join(60)
+    assert done == [True] and not one.acquire()
+
+
+def test_what_one_writes_into_an_open_lock_others_read(place: Place, open_locks: Callable[[], OpenLock]) -> None:
+    one, other = open_locks(), open_locks()
+    assert other.read(9) == b""
+    one.write(b"hello")
+    one.write(b"HE")
+    one.write(b"O!", 4)
+    assert (other.read(3), other.read(9), place.content("turn")) == (b"HEl", b"HEllO!", b"HEllO!")
+    place.fs.rename(place.path("turn"), place.path("turned"))
+    one.write(b"J")
+    assert place.content("turned") == b"JEllO!"
+    assert place.fs.open_lock(place.path("turn")).acquire(), "another file of the same name"
+
+
+def test_both_kinds_of_locks_keep_each_other_out(place: Place, open_locks: Callable[[], OpenLock]) -> None:
+    one = open_locks()
+    for shared in (False, True):
+        assert one.acquire(shared=shared)
+        assert place.fs.lock(one.path) is None
+        one.release()
+    one.close()
+    lock = place.fs.lock(one.path)
+    assert lock is not None
+    with pytest.raises(BlockingIOError):
+        open_locks()
+    lock.release()
+    assert open_locks().acquire()
+
+
+def test_an_open_lock_needs_a_file_that_can_be_written(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        place.fs.open_lock(place.path("none/turn"))
+    with pytest.raises(IsADirectoryError):
+        place.fs.open_lock(place.root)
+
+
+def test_only_an_empty_directory_is_removed(place: Place) -> None:
+    place.fs.make_directory(place.path("d"))
+    place.put("d/a")
+    for name, error in (("d", OSError), ("d/a", NotADirectoryError), ("none", FileNotFoundError)):
+        with pytest.raises(error):
+            place.fs.remove_directory(place.path(name))
+    place.fs.unlink(place.path("d/a"))
+    place.fs.remove_directory(place.path("d"))
+    assert place.fs.list(place.root) == []
+
+
 LOCK_AS_KAFKA_DOES = """
 import fcntl, sys
 file = open(sys.argv[1], "r+b")
@@ -634,12 +743,13 @@ steps = st.one_of(
     st.tuples(st.just("rename"), names, names),
     st.tuples(st.just("unlink"), names, st.booleans()),
     st.tuples(st.just("make_directory"), names),
+    st.tuples(st.just("remove_directory"), names),
     st.tuples(st.just("list"), names),
     st.tuples(st.just("facts"), names),
 )
 
 
-def outcome(fs: FileSystem, root: str, step: tuple[object, ...]) -> object:
+def outcome(fs: SharingFileSystem, root: str, step: tuple[object, ...]) -> object:
     """What a step gives, or the number of the error it ends in."""
     kind, name, *rest = step
     path = f"{root}/{name}"
@@ -660,6 +770,8 @@ def outcome(fs: FileSystem, root: str, step: tuple[object, ...]) -> object:
                 fs.unlink(path, missing_ok)
             case "make_directory", []:
                 fs.make_directory(path)
+            case "remove_directory", []:
+                fs.remove_directory(path)
             case "list", []:
                 return fs.list(path)
             case "facts", []:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logstore.fs import FileSystem, replace_atomically
+from logstore.fs import FileSystem, SharingFileSystem, replace_atomically
 from logstore.testing import CrashMode, ManualClock, MemoryFileSystem, Operation, SimulatedCrash
 
 MODES: list[CrashMode] = ["nothing", "everything", "torn", "metadata", "subset"]
@@ -218,7 +218,7 @@ def test_a_seed_always_leaves_the_same(fs: MemoryFileSystem) -> None:
 # --- operations ---
 
 
-def every_kind_of_operation(fs: FileSystem) -> None:
+def every_kind_of_operation(fs: SharingFileSystem) -> None:
     fs.make_directory("a/b")
     with fs.open("a/b/file", write=True, create=True) as file:
         file.write(0, b"hello world")
@@ -227,6 +227,9 @@ def every_kind_of_operation(fs: FileSystem) -> None:
     fs.rename("a/b/file", "a/file")
     fs.sync_directory("a")
     fs.unlink("a/file")
+    fs.remove_directory("a/b")
+    with contextlib.closing(fs.open_lock("a/turn")) as lock:
+        lock.write(b"turn")
 
 
 OPERATIONS = [
@@ -239,6 +242,9 @@ OPERATIONS = [
     Operation(7, "rename", "a/b/file", target="a/file"),
     Operation(8, "sync_directory", "a"),
     Operation(9, "unlink", "a/file"),
+    Operation(10, "remove_directory", "a/b"),
+    Operation(11, "create", "a/turn"),
+    Operation(12, "write", "a/turn", size=4),
 ]
 
 
@@ -464,6 +470,74 @@ def test_a_lock_is_gone_after_a_crash(fs: MemoryFileSystem) -> None:
     lock = fs.lock("kept")
     assert lock is not None and fs.lock("kept") is None
     assert fs.crash("nothing").lock("kept") is not None
+    turn = fs.open_lock("turn")
+    assert turn.acquire() and fs.crash("everything").open_lock("turn").acquire()
+
+
+def test_what_is_written_into_a_lock_file_is_durable_only_where_somebody_syncs_it(fs: MemoryFileSystem) -> None:
+    fs.open_lock("kept").write(b"AB")
+    assert fs.crash("nothing").read_bytes("kept") == b"0123456789"
+    assert fs.crash("torn").read_bytes("kept") == b"A123456789"
+    with fs.open("kept", write=True) as file:
+        file.sync()
+    assert fs.crash("nothing").read_bytes("kept") == b"AB23456789"
+
+
+def test_a_removed_directory_is_back_unless_the_one_above_was_synced(fs: MemoryFileSystem) -> None:
+    fs.make_directory("d")
+    fs.sync_directory("/")
+    fs.remove_directory("d")
+    assert not fs.exists("d") and fs.crash("nothing").exists("d")
+    fs.sync_directory("/")
+    assert not fs.crash("nothing").exists("d")
+
+
+def test_to_wait_for_a_lock_that_nobody_will_drop_is_a_mistake(fs: MemoryFileSystem) -> None:
+    one, other = fs.open_lock("turn"), fs.open_lock("turn")
+    assert one.acquire(shared=True)
+    with pytest.raises(AssertionError, match="nobody else"):
+        other.acquire(wait=True)
+
+
+# --- processes ---
+
+
+def test_processes_see_the_same_files_and_keep_each_other_out(fs: MemoryFileSystem) -> None:
+    other = fs.process()
+    put(fs, "new", b"data")
+    assert other.read_bytes("new") == b"data" and other.operations == fs.operations == 2
+    lock = fs.lock("kept")
+    assert lock is not None and other.lock("kept") is None
+    assert not other.open_lock("kept").acquire(shared=True)
+    lock.release()
+    assert other.lock("kept") is not None
+    other.fail_on(lambda operation: True, FULL)
+    put(fs, "new", b"more")
+
+
+def test_a_killed_process_has_no_locks_and_does_nothing_any_more(fs: MemoryFileSystem) -> None:
+    other = fs.process()
+    file, lock, turn = other.open("kept", write=True), other.lock("a"), other.open_lock("b")
+    assert lock is not None and turn.acquire()
+    file.write(0, b"AB")
+    other.kill()
+    assert fs.lock("a") is not None and fs.open_lock("b").acquire()
+    with pytest.raises(SimulatedCrash):
+        file.write(0, b"CD")
+    with pytest.raises(ValueError, match="closed"):
+        turn.acquire()
+    assert fs.read_bytes("kept") == b"AB23456789", "what it wrote stays"
+    assert fs.crash("nothing").read_bytes("kept") == b"0123456789", "and is as durable as it was"
+    put(fs, "kept", b"EF")
+
+
+def test_a_process_may_die_at_any_operation_while_others_go_on(fs: MemoryFileSystem) -> None:
+    other = fs.process()
+    other.stop_at = fs.operations + 2
+    with pytest.raises(SimulatedCrash):
+        put(other, "new", b"data")
+    put(fs, "new", b"more")
+    assert fs.tree()["new"] == b"more"
 
 
 def test_files_have_the_time_of_the_clock_and_keep_it_in_a_crash() -> None:
