@@ -204,7 +204,9 @@ class LogWriter:
                 segment.sync()
             if snapshot is not None:
                 state.producers.sync_snapshot(state.next_offset)
-            state.hold.write_state(state.next_offset, state.log_start_offset)
+            # Behind a cut inside a batch the log goes on at the end of the batch before it once it is opened again: were
+            # an append torn there, it would lie below a recovery point above that, and count as damage.
+            state.hold.write_state(min(active.next_offset(), state.next_offset), state.log_start_offset)
             state.hold.mark_clean(state.next_offset)
 
     def begin(self, base_offset: int) -> Segment:

@@ -304,6 +304,18 @@ def test_what_one_cuts_off_others_write_anew(one: SharedLog, other: SharedLog, p
     assert place.alarms() == []
 
 
+def test_an_append_that_is_torn_behind_a_cut_inside_a_batch_is_no_damage(place: SharedPlace, one: SharedLog) -> None:
+    one.append([(b"k", b"kept")])
+    one.append([(b"k", b"cut"), (b"k", b"cut")])
+    with one.changing() as log:
+        log.truncate_to(2)
+    assert one.log_end_offset == 1, "the batch goes as a whole"
+    with place.path(0).open("ab") as file:
+        file.write(bytes(from_leader(1, 3))[:50])
+    assert one.append([(b"k", b"new")]).first_offset == 1
+    assert values(place.open()) == [b"kept", b"new"]
+
+
 def test_others_keep_the_newest_values_while_one_compacts(place: SharedPlace) -> None:
     one, other = place.open(COMPACT), place.open(COMPACT)
     for number in range(120):
