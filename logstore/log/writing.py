@@ -197,17 +197,18 @@ class LogWriter:
         state = self._state
         active = state.segments.active
         active.seal()
-        state.producers.update_map_end_offset(state.next_offset)
+        # After a cut inside a batch that is where the batch before it ends, as it is once the log is opened again: what
+        # is torn behind it then is no damage, and a log that has grown to the old end was not closed there.
+        end = min(active.next_offset(), state.next_offset)
+        state.producers.update_map_end_offset(end)
         snapshot = state.producers.take_snapshot()
         with state.sync_lock:
             for segment in state.segments.from_floor(state.synced_offset):
                 segment.sync()
             if snapshot is not None:
-                state.producers.sync_snapshot(state.next_offset)
-            # Behind a cut inside a batch the log goes on at the end of the batch before it once it is opened again: were
-            # an append torn there, it would lie below a recovery point above that, and count as damage.
-            state.hold.write_state(min(active.next_offset(), state.next_offset), state.log_start_offset)
-            state.hold.mark_clean(state.next_offset)
+                state.producers.sync_snapshot(end)
+            state.hold.write_state(end, state.log_start_offset)
+            state.hold.mark_clean(end)
 
     def begin(self, base_offset: int) -> Segment:
         """Make a new active segment; its name is durable on return."""
