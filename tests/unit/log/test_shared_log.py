@@ -31,6 +31,7 @@ from logstore.fs import LocalFile
 from logstore.log import AppendOrigin, FetchIsolation, PartitionFacts, SharedLog
 from logstore.records import Codec, iter_batches
 from logstore.retention import retain
+from logstore.testing import MemoryFileSystem
 
 COMMITTED = FetchIsolation.TXN_COMMITTED
 COMPACT = LogConfig(
@@ -314,6 +315,34 @@ def test_an_append_that_is_torn_behind_a_cut_inside_a_batch_is_no_damage(place: 
         file.write(bytes(from_leader(1, 3))[:50])
     assert one.append([(b"k", b"new")]).first_offset == 1
     assert values(place.open()) == [b"kept", b"new"]
+
+
+def test_a_log_that_grows_again_to_where_it_was_cut_inside_a_batch_was_not_closed_there(place: SharedPlace) -> None:
+    log = place.open()
+    log.append([(b"k", b"cut"), (b"k", b"cut")])
+    with log.changing() as inner:
+        inner.truncate_to(1)
+    log.append([(b"k", b"new")])
+    with log.changing() as inner:
+        inner.roll()
+    assert place.alarms() == []
+
+
+def test_nothing_is_shortened_that_others_may_have_mapped() -> None:
+    fs = MemoryFileSystem()  # cutting what is mapped is an error there; here it would kill who reads it
+    fs.make_directory("/orders-0")
+    one, other = (SharedLog.open("/orders-0", SMALL, session=7, fs=fs.process()) for _ in range(2))
+    fill(one, 40)
+    seen = other.records(0)
+    assert [next(seen).value for _ in range(30)] == numbers(0, 30)
+    for offset in range(40):
+        other.get(offset)
+    assert len(bases(other)) > 2
+    for end in (bases(one)[1] + 3, 2):
+        with one.changing() as log:
+            log.truncate_to(end)
+        assert values(other) == numbers(0, end)
+        assert other.append([(b"k", b"%d" % end)]).first_offset == end
 
 
 def test_others_keep_the_newest_values_while_one_compacts(place: SharedPlace) -> None:
