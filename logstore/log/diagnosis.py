@@ -31,6 +31,8 @@ REMEDY = (
     "`logstore check` tells how much is damaged, `logstore read` reads around it, and `logstore recover --cut-damage`"
     " cuts the log there and keeps aside what it cuts"
 )
+_BLOCK_BYTES = 512  # what a disk writes as a whole, at least; larger blocks begin where these do
+_OFFSET_BYTES = 8  # of a batch, at its begin
 _KEPT_ENTRIES_MAX = 32 << 20  # bytes of index entries in scans that are kept for the recovery
 
 
@@ -112,7 +114,8 @@ class Diagnosis:
     def _is_any_below(self, file: File, scan: SegmentScan) -> bool:
         """Whether a batch that would be lost begins below the limit: offsets before it may be too high, by damage."""
         rest = BatchScanner(SizedSource(file), start=scan.valid_size, end=scan.file_size, offset_min=scan.base_offset)
-        return any(isinstance(one, RecordBatch) and one.header.base_offset < self.limit for one in rest)
+        found = (one.header for one in rest if isinstance(one, RecordBatch))
+        return any(one.base_offset < self.limit and not _has_lost_its_offset(file, one.position) for one in found)
 
     # ---- inside
 
@@ -236,6 +239,15 @@ class _Beginning:
 
     def size(self) -> int:
         return self._size
+
+
+def _has_lost_its_offset(file: File, position: int) -> bool:
+    """Whether the block before may have been lost in a power cut, together with the begin of a batch's offset.
+
+    Its CRC is right all the same, and what is left of the offset is too low.
+    """
+    lost = -position % _BLOCK_BYTES
+    return 0 < lost <= _OFFSET_BYTES and position > 0 and not any(file.read(position - 1, lost + 1))
 
 
 def scan_beginning(

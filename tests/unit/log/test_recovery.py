@@ -28,7 +28,7 @@ from logstore.errors import DamagedLogError
 from logstore.log import Log
 from logstore.log.recovery import RecoveryAction
 from logstore.records import ControlType, encode_batch, iter_batches
-from logstore.testing import CrashMode, Operation
+from logstore.testing import CrashMode, MemoryFileSystem, Operation
 
 FIRST, SECOND, THIRD = "00000000000000000000", "00000000000000000008", "00000000000000000016"
 """The segments of `segments()`: four batches of two records each."""
@@ -595,6 +595,26 @@ def test_zeros_where_batches_were_are_a_cut() -> None:
     assert [name for name in disk.asides() if ".log." in name] == [
         f".{SECOND}.log.{3 * len(whole) // 4}.aside", f".{THIRD}.log.aside",
     ]  # fmt: skip
+
+
+def test_a_batch_whose_offset_was_lost_with_the_block_before_is_a_cut() -> None:
+    fs, lost = MemoryFileSystem(), 8
+    fs.make_directory("/data")
+    with Log.open(PLACE, fs=fs) as log:
+        log.append([(None, b"kept")])
+        log.append([(None, b"kept")])
+    log = Log.open(PLACE, fs=fs)
+    kept, around = log.size, log.size // 2 - len(b"kept")
+    log.append([(None, bytes(512 - lost - kept - around - 2))])  # a length of two bytes, twice
+    start = log.size
+    log.append([(None, b"there, but for the begin of its offset")])
+    fs = fs.crash("everything")
+    data = bytearray(fs.read_bytes(PLACE / f"{FIRST}.log"))
+    assert start == 512 - lost
+    data[kept:512] = bytes(512 - kept)
+    fs.write_bytes(PLACE / f"{FIRST}.log", data)
+    with Log.open(PLACE, fs=fs) as log:
+        assert values(log) == [b"kept", b"kept"]
 
 
 def test_what_was_kept_aside_is_never_written_over() -> None:
