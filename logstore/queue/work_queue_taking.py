@@ -127,6 +127,8 @@ class Taker:
                 self._bury(number, record, f"delivered {delivered} times")
                 dead.append(offset)
             else:
+                # A delayed one: nothing that is on disk says yet that it was given to anybody.
+                plan.is_to_wait = plan.is_to_wait or not delivered
                 delivered = min(delivered + 1, DELIVERIES_MAX)
                 acquired.append((offset, delivered))
                 plan.taken.append(Taken(number, record, delivered))

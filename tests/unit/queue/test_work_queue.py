@@ -23,7 +23,7 @@ from logstore.queue.work_queue import WorkQueue
 from logstore.queue.work_queue_errors import JobLostError, QueueClosedError
 from logstore.queue.work_queue_job import Job
 from logstore.store import Store
-from logstore.testing.manual_clock import ManualClock
+from logstore.testing import ManualClock, MemoryFileSystem
 
 
 class Place:
@@ -532,6 +532,19 @@ def test_what_is_said_of_jobs_that_a_power_cut_has_taken_is_forgotten(place: Pla
     queue.put_many([b"new 3", b"new 4"])
     assert not queue.put(b"unique again", unique="k").is_duplicate
     assert values(queue.get(0, n=9)) == [b"new 3", b"new 4", b"unique again"]
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+def test_a_delayed_job_that_was_given_before_a_power_cut_says_so(mode: Literal["shared", "exclusive"]) -> None:
+    clock = ManualClock(1_700_000_000_000)
+    fs = MemoryFileSystem(clock)
+    queue = WorkQueue(logstore.open("/store", mode=mode, fs=fs, clock=clock), "jobs")
+    queue.put(b"delayed", delay=5)
+    clock.advance(5_000)
+    assert not taken(queue).is_redelivered
+    store = logstore.open("/store", mode=mode, fs=fs.crash("nothing"), clock=clock)
+    with store, WorkQueue(store, "jobs") as again:
+        assert taken(again).is_redelivered
 
 
 # ---- wrong use
