@@ -2,11 +2,12 @@
 
     python tests/torture.py [--kills N] [--seed N] [--seconds N] [--soak SECONDS]
                             [--shared SECONDS] [--groups SECONDS] [--queue SECONDS]
-                            [--transactions SECONDS]
+                            [--transactions SECONDS] [--stories SECONDS]
 
 First scripts of appends, rolls, flushes, cuts, transactions, followers, retention, compaction and reopenings run in
 memory; they are stopped at every file operation, the power is cut in every mode, and the log is opened and looked at;
-some of these openings are stopped in turn; rounds of compaction are called off. Then threads append to two logs, clean
+some of these openings are stopped in turn; rounds of compaction are called off. The same is done to what two processes
+do with a log, a store, a work queue and a group, and one of them is killed. Then threads append to two logs, clean
 them, delete from them and read them, all at once. Then real processes that append to one directory are killed
 (SIGKILL), and all that they were told to be appended must be there; first one at a time, then nine that share a store:
 its log, a consumer group, a work queue, transactions. Exit 1 when anything was lost, or is there that was not appended,
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from torture_compaction import CompactionSweep
 from torture_groups import torture_groups
@@ -31,10 +32,14 @@ from torture_kills import KillTally, torture_by_kills
 from torture_processes import torture_processes
 from torture_queue import torture_queue
 from torture_scripts import COMPACTIONS, SCRIPTS
+from torture_sharing import SharedSweep
 from torture_soak import SoakTally, soak
+from torture_stories import GroupStory, QueueStory, StoreStory
+from torture_story_sweep import StorySweep
 from torture_sweep import Sweep, SweepTally, sweep_damage
 from torture_transactions import torture_transactions
 
+from logstore.config import Durability
 from logstore.records import KERNEL_NAME
 
 KILLS = 300
@@ -44,6 +49,10 @@ SWEEP_SHARE = 0.6
 SOAK_SECONDS = 60
 SHARED_SECONDS = 60
 """Of processes that share a log, and of those that share a group, a work queue, and transactions."""
+STORIES_SECONDS = 600
+"""For power cuts of what several processes share; each of it has an equal part."""
+STORIES = {"a store": StoreStory, "a work queue": QueueStory, "a group": GroupStory}
+STRIDE = 31  # odd: half of the places are in the middle of an operation
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""
 
@@ -61,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(
             option, type=float, default=SHARED_SECONDS, help=f"seconds of processes that {what} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--stories", type=float, default=STORIES_SECONDS,
+        help="seconds of power cuts of what processes share (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"seed {seed}, kernel {KERNEL_NAME}", flush=True)
@@ -68,10 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     swept = cut_power(begin + options.seconds * SWEEP_SHARE)
     soaked = read_meanwhile(seed, options.soak)
     killed = kill(seed, options.kills, begin + options.seconds)
+    told = cut_power_of_many(options.stories)
     shared = share(seed, options.shared) + share_group(seed, options.groups) + share_queue(seed, options.queue)
     shared += share_transactions(seed, options.transactions)
     print(f"{time.monotonic() - begin:.0f} s")
-    problems = swept.problems + soaked.problems + killed.problems + shared
+    problems = swept.problems + told.problems + soaked.problems + killed.problems + shared
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems or killed.lost or killed.foreign else 0
@@ -102,6 +116,37 @@ def cut_power(until: float) -> SweepTally:
     if is_over():
         print("the time for power cuts was up before all were done")
     return total
+
+
+def cut_power_of_many(seconds: float) -> SweepTally:
+    """Sweep what several processes do together, and kill one of them; say what came of it.
+
+    Each gets its part of the time, and goes through as many operations as it can, evenly spread.
+    """
+    total = SweepTally()
+    part = seconds / (2 * len(SCRIPTS) + 4 * len(STORIES))
+
+    def within(end: float) -> Callable[[], bool]:
+        return lambda: time.monotonic() >= end
+
+    for name, script in SCRIPTS.items():
+        with SharedSweep(script, within(time.monotonic() + part)) as sweep:
+            tell(f"shared: {name}", spread(sweep.operations), total)
+        with SharedSweep(script, within(time.monotonic() + part)) as sweep:
+            tell(f"shared, one is killed: {name}", spread(sweep.kills), total)
+    for name, story in STORIES.items():
+        for durability in get_args(Durability)[::2]:
+            with StorySweep(story, durability, within(time.monotonic() + part)) as told:
+                tell(f"{name}, {durability}", spread(told.cuts), total)
+            with StorySweep(story, durability, within(time.monotonic() + part)) as told:
+                tell(f"{name}, {durability}, one is killed", spread(told.kills), total)
+    tell("all that is shared", total, SweepTally())
+    return total
+
+
+def spread(sweep: Callable[[int, int], SweepTally]) -> SweepTally:
+    """Stop at every so many operations, each time at others, until the time is up or all were stopped at."""
+    return [sweep(first, STRIDE) for first in range(1, STRIDE + 1)][-1]
 
 
 def tell(name: str, tally: SweepTally, total: SweepTally) -> None:

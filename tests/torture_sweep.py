@@ -83,9 +83,12 @@ class Sweep:
     def __exit__(self, *exception: object) -> None:
         self.mirror.remove()
 
-    def operations(self, first: int = 1) -> SweepTally:
-        """Stop the script at every file operation, in the middle of a write too, and crash there in every mode."""
-        for number in itertools.count(2 * first):
+    def operations(self, first: int = 1, every: int = 1) -> SweepTally:
+        """Stop the script at every file operation, in the middle of a write too, and crash there in every mode.
+
+        With `every` at some of them only; where that is odd, in the middle of each other.
+        """
+        for number in itertools.count(2 * first, every):
             stop_at, is_torn = number // 2, bool(number % 2)
             stopped = self._run(stop_at, is_torn)
             if stopped is None or self.is_over:
@@ -137,13 +140,17 @@ class Sweep:
             if not self.is_new(stopped.step, fs):
                 continue
             self.tally.different += 1
-            try:
-                problem = self.look(fs, stopped) or (self.mirror.alarm(fs) if self.is_new(0, fs) else None)
-            except (AssertionError, LogstoreError, OSError, ValueError) as error:
-                problem = f"{type(error).__name__}: {error}"
+            problem = self.problem(fs, stopped)
             if problem is not None:
                 self.tally.problems.append(f"{where}, step {stopped.step}, {mode} {seed}: {problem}")
                 return
+
+    def problem(self, fs: MemoryFileSystem, stopped: Stopped) -> str | None:
+        """What is wrong with what is left, whether it is said or raised."""
+        try:
+            return self.look(fs, stopped) or (self.mirror.alarm(fs) if self.is_new(0, fs) else None)
+        except (AssertionError, LogstoreError, OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
 
     def look(self, fs: MemoryFileSystem, stopped: Stopped) -> str | None:
         """What is wrong with the log that a crash has left."""
@@ -160,6 +167,9 @@ class Sweep:
                 return f"{log}: it did not go on at {first}: {done}, not {expected}"
         check_producers(fs, PLACE, model)
         return None
+
+    def did(self, log: Log, model: LogModel) -> None:
+        """A step was done."""
 
     def opened(self, fs: MemoryFileSystem, clock: ManualClock) -> Log:
         """The log, open."""
@@ -187,6 +197,7 @@ class Sweep:
                 else:
                     step(after)
                     step(log)
+                    self.did(log, after)
                     before = after
             after = before.copy()
             after.flush()
@@ -250,8 +261,9 @@ def _damaged(clock: ManualClock) -> MemoryFileSystem:
 class Mirror:
     """A directory that shows what is in a file system in memory; only what has changed is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path = PLACE) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="logstore-torture-"))
+        self._place = place.relative_to("/")
         self._written: dict[str, bytes] = {}
 
     def remove(self) -> None:
@@ -267,7 +279,7 @@ class Mirror:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(data)
         self._written = tree
-        found = check(resolve(root / PLACE.relative_to("/")), CheckOptions())
+        found = check(resolve(root / self._place), CheckOptions())
         alarms = [one for one in found if one.severity is Severity.DAMAGE]
         return str(alarms[0]) if alarms else None
 

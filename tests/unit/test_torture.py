@@ -174,8 +174,8 @@ def test_a_record_that_is_gone_after_a_kill_is_counted(tmp_path: Path) -> None:
 def test_it_prints_what_it_did(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torture, "SCRIPTS", {"appends": SCRIPTS["appends"][:2]})
     monkeypatch.setattr(torture, "COMPACTIONS", {"compaction": COMPACTIONS["compaction"][:1]})
-    short = ["--soak", "0.2", "--shared", "0.5", "--groups", "0.5", "--queue", "0.5", "--transactions", "0.5"]
-    assert torture.main(["--kills", "1", "--seed", "1", "--seconds", "20", *short]) == 0
+    shared = ["--shared", "0.5", "--groups", "0.5", "--queue", "0.5", "--transactions", "0.5", "--stories", "1"]
+    assert torture.main(["--kills", "1", "--seed", "1", "--seconds", "20", "--soak", "0.2", *shared]) == 0
     said = capsys.readouterr().out
     assert "rounds of cleaning meanwhile" in said
     assert "crash points" in said
