@@ -7,7 +7,8 @@ a dot-file (`work_queue_slate`). Any number of threads and processes may put and
 when its process dies is available again at once, or, where that cannot be seen, after its visibility timeout.
 
 Invariants: a job that was put is delivered until it is acknowledged or dead; it is delivered to one at a time; whatever
-is delivered again says so. Thread-safe. The model is that of Kafka's share groups (KIP-932).
+is delivered again says so, but where a power cut took what was not synced. Thread-safe. The model is that of Kafka's
+share groups (KIP-932).
 """
 
 from __future__ import annotations
