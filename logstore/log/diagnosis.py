@@ -242,12 +242,12 @@ class _Beginning:
 
 
 def _has_lost_its_offset(file: File, position: int) -> bool:
-    """Whether the block before may have been lost in a power cut, together with the begin of a batch's offset.
+    """Whether a power cut may have lost the end of a block, and with it the begin of a batch's offset.
 
     Its CRC is right all the same, and what is left of the offset is too low.
     """
     lost = -position % _BLOCK_BYTES
-    return 0 < lost <= _OFFSET_BYTES and position > 0 and not any(file.read(position - 1, lost + 1))
+    return 0 < lost <= _OFFSET_BYTES and position > 0 and not any(file.read(position, lost))
 
 
 def scan_beginning(

@@ -422,7 +422,7 @@ class Segment:
     def next_offset(self) -> int:
         """The offset behind the last batch, from the last index entry on; no CRC is checked.
 
-        Raises DamagedLogError where the file does not end with a whole batch.
+        Raises DamagedLogError where the file does not end with a whole batch, or with one whose offset is too low.
         """
         last = self.indexes.last_offset_entry
         position, following = self._believed(last.position, last.offset), self.base_offset
@@ -430,7 +430,10 @@ class Segment:
             found = self.batches(position, self.size)
             if not found:
                 raise self._no_batch(position, "the file ends inside a batch")
-            following = found[-1].next_offset
+            for batch in found:
+                if batch.header.base_offset < following:
+                    raise self._no_batch(batch.header.position, "the offsets of a batch do not ascend")
+                following = batch.next_offset
             position = found[-1].header.position + found[-1].header.size
         return following
 

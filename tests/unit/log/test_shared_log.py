@@ -591,6 +591,25 @@ def test_a_session_without_a_clean_end_is_recovered_by_the_next(place: SharedPla
     assert place.alarms() == []
 
 
+def test_a_last_batch_whose_offset_a_power_cut_has_taken_does_not_look_like_a_clean_end(place: SharedPlace) -> None:
+    log = place.open()
+    log.append([(b"k", b"0")])
+    with log.changing():
+        pass  # closed behind offset 0
+    size = log.size
+    log.append([(b"k", b"." * (504 - 2 * size - 2 + 1))])  # lengths of two bytes, twice
+    assert log.size == 504
+    log.append([(b"k", b"2")])
+    with place.path(0).open("r+b") as file:
+        file.seek(504)
+        file.write(bytes(8))  # what lies in its first block
+    log.close()
+    again = place.open(session=8)
+    assert values(again) == [b"0", b"." * (504 - 2 * size - 2 + 1)]
+    assert again.append([(b"k", b"new")]).first_offset == 2
+    assert place.alarms() == []
+
+
 def test_what_a_broker_knows_better_counts_in_the_first_session_alone(place: SharedPlace) -> None:
     with place.alone() as log:
         fill(log, 10)
