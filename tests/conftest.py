@@ -6,6 +6,7 @@ One run tests one kernel: `LOGSTORE_KERNEL=compiled|python` chooses it, the head
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -47,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"LOGSTORE_KERNEL={wanted}, but the kernel that runs is {used}")
     # Processes that tests start use the same kernel, and do not warn of a missing compiler again.
     os.environ["LOGSTORE_KERNEL"] = used
+    # What a shell starts in the background ignores Ctrl-C, and so would all that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

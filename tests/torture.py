@@ -37,6 +37,7 @@ from torture_soak import SoakTally, soak
 from torture_stories import GroupStory, QueueStory, StoreStory
 from torture_story_sweep import StorySweep
 from torture_sweep import Sweep, SweepTally, sweep_damage
+from torture_transaction_story import TransactionStory
 from torture_transactions import torture_transactions
 
 from logstore.config import Durability
@@ -51,7 +52,9 @@ SHARED_SECONDS = 60
 """Of processes that share a log, and of those that share a group, a work queue, and transactions."""
 STORIES_SECONDS = 600
 """For power cuts of what several processes share; each of it has an equal part."""
-STORIES = {"a store": StoreStory, "a work queue": QueueStory, "a group": GroupStory}
+STORIES = {
+    "a store": StoreStory, "a work queue": QueueStory, "a group": GroupStory, "transactions": TransactionStory,
+}  # fmt: skip
 STRIDE = 31  # odd: half of the places are in the middle of an operation
 OPENINGS_EVERY = 31
 """At every so many operations of a script the opening of what it leaves is stopped in turn."""

@@ -140,10 +140,10 @@ def _copy_for_a_while(store: Store, journal: Journal, name: str, chance: random.
         ) as consumer,
     ):
         for _ in range(chance.randrange(10, 1000)):
-            messages = consumer.poll(0.1)
+            messages = consumer.poll(0.1) if chance.random() < 0.5 else []
             try:
                 with producer.transaction(consumer):
-                    for one in messages:
+                    for one in messages or consumer.poll(0.1):
                         producer.send(TARGET, one.value, key=one.key)
                     if chance.random() < 0.1:
                         producer.flush()

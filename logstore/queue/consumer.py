@@ -273,10 +273,10 @@ class Consumer:
         self._ends.was_woken = False
 
     def _settle(self) -> None:
-        """End transactions that keep committed readers waiting, and that nobody else will end."""
+        """End transactions that keep committed readers waiting, or will, and that nobody else will end."""
         if self._isolation is FetchIsolation.TXN_COMMITTED:
             for cursor in self._cursors.values():
-                if cursor.is_held_up():
+                if cursor.is_undecided():
                     self._offsets.settle(self._store.partition(*cursor.name))
 
     def _look_alone(self, *, is_first: bool) -> None:

@@ -385,8 +385,12 @@ class Desk:
             is_begun = self._stamps is not None and self._stamps.is_begun
         finally:
             self.lock.release()
-        with contextlib.suppress(InvalidTransactionStateError):
+        try:
             self._shut("was not closed before it was given up")
+        except InvalidTransactionStateError:
+            pass  # that is said below
+        except (LogstoreError, OSError) as problem:
+            _logger.error("the transaction of a producer that was not closed could not be aborted: %s", problem)
         for pack in self._failed:
             if not pack.is_error_seen:
                 _logger.error("%d records for %s were lost: %s", pack.count, pack.lane.name, pack.error)

@@ -38,6 +38,7 @@ class Intake:
         self._unread: list[Message] = []  # taken, and not handed out from `_at` on
         self._at = 0
         self._before: dict[TopicPartition, int] = {}  # positions before the last poll
+        self._is_settled = False  # what was handed out last is dealt with, too
 
     def __repr__(self) -> str:
         return f"<Intake of {len(self.cursors)} partitions, {len(self._unread) - self._at} messages unread>"
@@ -80,8 +81,13 @@ class Intake:
         """Count what was handed out until now as dealt with."""
         self._before = {}
 
+    def settle(self) -> None:
+        """Count all that was handed out as dealt with."""
+        self._is_settled = True
+
     def next(self, take: Taker) -> list[Message]:
         """The next messages: first what an iteration that ended has left, then what `take` takes of the cursors."""
+        self._is_settled = False
         if self._unread:
             messages, self._unread, self._at = self._unread[self._at :], [], 0
             for one in reversed(messages):
@@ -111,12 +117,13 @@ class Intake:
         while self._at < len(self._unread):
             message = self._unread[self._at]
             self._at += 1
+            self._is_settled = False
             yield message
         self._unread, self._at = [], 0
 
     def put_back(self, messages: list[Message], handed: int) -> None:
         """Take back messages, but for the first ones."""
-        self._unread, self._at, self._before = messages, handed, {}
+        self._unread, self._at, self._before, self._is_settled = messages, handed, {}, False
 
     # ---- positions
 
@@ -130,6 +137,8 @@ class Intake:
     def settled_positions(self) -> dict[TopicPartition, int]:
         """The positions behind what is dealt with for certain: not what was handed out last."""
         found = self.positions()
+        if self._is_settled:
+            return found
         in_hand = self._before
         if self._at:
             one = self._unread[self._at - 1]

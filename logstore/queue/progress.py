@@ -44,6 +44,10 @@ class Progress:
             if before.get(name, self._intake.began.get(name)) != at
         }
 
+    def settle(self) -> None:
+        """Take note that all of it is committed."""
+        self._intake.settle()
+
     def rewind(self) -> None:
         """Let all that was handed out since then come again, of the partitions that are still there."""
         for name, cursor in tuple(self._intake.cursors.items()):

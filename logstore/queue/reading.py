@@ -133,9 +133,9 @@ class Cursor:
             return self._partition.log_end_offset
         return self._partition.last_stable_offset
 
-    def is_held_up(self) -> bool:
-        """Whether there is more that is not decided yet, and nothing before it."""
-        return self.position >= self.end() < self._partition.log_end_offset
+    def is_undecided(self) -> bool:
+        """Whether there is a transaction at the end that has not ended."""
+        return self.end() < self._partition.log_end_offset
 
     def offset_for_time(self, timestamp: int) -> int:
         """The first offset with this time or a later one, or the end."""

@@ -50,9 +50,12 @@ class Transactions:
                 self.send_offsets(progress.offsets(), consumer)
             self.commit()
         except BaseException as error:
-            if not self._is_committed_after(error) and progress is not None:
-                progress.rewind()
+            is_committed = self._is_committed_after(error)
+            if progress is not None:
+                (progress.settle if is_committed else progress.rewind)()
             raise
+        if progress is not None:
+            progress.settle()
 
     def _is_committed_after(self, error: BaseException) -> bool:
         """Abort what is open after an error, unless it turns out to be committed."""

@@ -10,12 +10,13 @@ from torture_sharing import SharedSweep
 from torture_stories import GroupStory, QueueStory, StoreStory
 from torture_story_sweep import StorySweep
 from torture_sweep import MODES
+from torture_transaction_story import TransactionStory
 
 from logstore.config import Durability
 from logstore.queue import Job, WorkQueue
 from logstore.testing import LogModel
 
-STORIES = {"store": StoreStory, "queue": QueueStory, "group": GroupStory}
+STORIES = {"store": StoreStory, "queue": QueueStory, "group": GroupStory, "transactions": TransactionStory}
 FEW_MODES = MODES[:5:2] + MODES[5:6]  # nothing, torn, two subsets
 
 

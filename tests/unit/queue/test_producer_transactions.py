@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,47 @@ def test_one_message_is_one_transaction_where_they_are_gone_through_one_by_one(
                 continue
     assert len(seen) == 8
     assert read(store) == sorted(b"%d" % number for number in range(6))
+
+
+def test_what_was_committed_does_not_come_again_when_a_later_transaction_is_aborted(
+    store: Store, producer: Producer
+) -> None:
+    fill(store, 8)
+    with copying(store) as consumer:
+        for turn in range(9):
+            with contextlib.suppress(RuntimeError), producer.transaction(consumer):
+                for one in consumer.poll():  # inside: what came before is of an earlier transaction
+                    producer.send("out", one.value)
+                if turn % 2:
+                    raise RuntimeError
+    assert read(store) == sorted(b"%d" % number for number in range(8))
+
+
+def test_one_message_may_have_several_transactions(store: Store, producer: Producer) -> None:
+    fill(store, 3)
+    first = []
+    with copying(store) as consumer:
+        for one in consumer.records(until_end=True):
+            first.append(one.value)
+            with producer.transaction(consumer):
+                producer.send("out", one.value)
+            with contextlib.suppress(RuntimeError), producer.transaction(consumer):
+                producer.send("out", b"never")
+                raise RuntimeError
+    assert sorted(first) == read(store) == [b"0", b"1", b"2"]
+
+
+def test_a_producer_that_was_fenced_and_given_up_says_so_in_the_log(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = Producer(store, transactional_id="id")
+    producer.begin_transaction()
+    producer.send("out", b"x")
+    producer.flush()
+    Producer(store, transactional_id="id").close()
+    del producer
+    gc.collect()
+    assert "could not be aborted" in caplog.text
 
 
 def test_offsets_can_be_given_and_the_group_named(store: Store, producer: Producer) -> None:
