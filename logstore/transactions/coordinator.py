@@ -80,6 +80,8 @@ class TransactionCoordinator:
         with self._changing(transactional_id) as log:
             known = self._ended(log, log.ids().get(transactional_id))
             now = self._store.clock.now_ms()
+            if known is not None:
+                self._end_life(known.producer_id, known.producer_epoch)
             if known is None or known.producer_epoch >= EPOCH_MAX:
                 producer_id, epoch = self._store.new_producer_id(), 0
             else:

@@ -324,6 +324,24 @@ def test_a_transaction_of_somebody_elses_making_is_not_touched(store: Store) -> 
     assert markers(store, T0) == []
 
 
+def test_a_killed_producer_without_a_transaction_leaves_no_file_once_it_has_a_successor(store: Store) -> None:
+    place = store.paths[0]
+
+    def work(line: Line) -> None:
+        with logstore.open(place) as theirs:
+            line.tell(TransactionCoordinator(theirs).init_producer("id", 60_000).producer_epoch)
+            line.wait()
+
+    with Child(work) as child:
+        assert child.hear() == 0
+        child.kill()
+    coordinator = TransactionCoordinator(store)
+    owner = coordinator.init_producer("id", 60_000)
+    (left,) = [one.name for one in place.iterdir() if one.name.startswith(".logstore-producer-1")]
+    assert left.endswith("-1")
+    coordinator.release(owner)
+
+
 def test_a_producer_that_lets_go_leaves_no_file(store: Store) -> None:
     coordinator = TransactionCoordinator(store)
     owner = coordinator.init_producer("id", 60_000)
