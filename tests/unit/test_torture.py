@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 import torture
+import torture_groups
+import torture_processes
+import torture_queue
 import torture_soak
+import torture_transactions
 from torture_compaction import CompactionSweep
 from torture_kills import Killer, torture_by_kills
 from torture_scripts import COMPACTIONS, SCRIPTS, Clean, Step, append, end, put, roll
@@ -174,6 +178,8 @@ def test_a_record_that_is_gone_after_a_kill_is_counted(tmp_path: Path) -> None:
 def test_it_prints_what_it_did(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torture, "SCRIPTS", {"appends": SCRIPTS["appends"][:2]})
     monkeypatch.setattr(torture, "COMPACTIONS", {"compaction": COMPACTIONS["compaction"][:1]})
+    for module in (torture_groups, torture_processes, torture_queue, torture_transactions):
+        monkeypatch.setattr(module, "ROLES", dict.fromkeys(module.ROLES, 1))
     shared = ["--shared", "0.5", "--groups", "0.5", "--queue", "0.5", "--transactions", "0.5", "--stories", "1"]
     assert torture.main(["--kills", "1", "--seed", "1", "--seconds", "20", "--soak", "0.2", *shared]) == 0
     said = capsys.readouterr().out
