@@ -243,7 +243,10 @@ class LogLoader:
 
     def _rebuild_producers(self, end_offset: int) -> None:
         """Let the producers' state be that below an offset, by snapshots and the batches of earlier segments."""
-        start = 0
+        # A snapshot below the first segment is what a truncation, or a deletion, has left that was cut off: producers
+        # that it knows have written more since, of which nothing is there.
+        first = self.segments.first.base_offset if len(self.segments) else end_offset
+        start = max(first - 1, 0)
         while True:
             self.producers = self._new_producers()
             try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.open_logs import from_producer
 from helpers.stored_logs import (
     ABORTED,
     PLACE,
@@ -28,7 +29,7 @@ from logstore.errors import DamagedLogError
 from logstore.log import Log
 from logstore.log.recovery import RecoveryAction
 from logstore.records import ControlType, encode_batch, iter_batches
-from logstore.testing import CrashMode, MemoryFileSystem, Operation
+from logstore.testing import CrashMode, ManualClock, MemoryFileSystem, Operation
 
 FIRST, SECOND, THIRD = "00000000000000000000", "00000000000000000008", "00000000000000000016"
 """The segments of `segments()`: four batches of two records each."""
@@ -848,3 +849,22 @@ def test_what_recovery_says_can_be_read() -> None:
     assert details[0].startswith("50 bytes from position ")
     assert "the file ends inside a batch; kept in" in details[0]
     assert details[1] == "the log was not closed cleanly: 4 batches checked, indexes made anew"
+
+
+def test_a_snapshot_below_the_first_segment_says_nothing_of_what_comes_behind_it(tmp_path: Path) -> None:
+    """A truncation to a later offset that two crashes have stopped leaves one."""
+    clock = ManualClock(START)
+    with Log.open(tmp_path / "before-0", clock=clock) as log:
+        log.append_batch(from_producer(1, 0))
+    snapshot = f"{1:020}.snapshot"
+    place = tmp_path / "after-0"
+    Log.open(place, clock=clock, log_start_offset=30).close()
+    for one in place.iterdir():  # as far as the first crash came
+        if one.suffix != ".log":
+            one.unlink()
+    (place / snapshot).write_bytes((tmp_path / "before-0" / snapshot).read_bytes())
+    (place / ".logstore-state").write_text("0\n2\nrecovery_point 1\nlog_start_offset 30\n")
+    with Log.open(place, clock=clock) as log:
+        assert (log.log_start_offset, log.log_end_offset, log.producers) == (30, 30, ())
+        assert log.append_batch(from_producer(1, 7)).first_offset == 30
+    assert not (place / snapshot).exists()
