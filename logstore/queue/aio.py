@@ -176,8 +176,7 @@ class AsyncConsumer:
     async def records(self, *, until_end: bool = False) -> AsyncIterator[Message]:
         """The messages one by one, as `Consumer.records`; a message counts as dealt with once the next is asked for."""
         async for messages in self.batches(until_end=until_end):
-            for at, message in enumerate(messages):
-                self.consumer.put_back(messages, at + 1)
+            for message in self.consumer.one_by_one(messages):
                 yield message
 
     async def batches(self, *, until_end: bool = False) -> AsyncIterator[list[Message]]:

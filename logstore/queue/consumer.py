@@ -175,7 +175,7 @@ class Consumer:
         `wakeup` ends it. A message counts as dealt with once the next one is asked for, and for `commit` at once.
         """
         for messages in self.batches(until_end=until_end):
-            yield from self._intake.one_by_one(messages)
+            yield from self.one_by_one(messages)
 
     def batches(self, *, until_end: bool = False) -> Iterator[list[Message]]:
         """The messages as `records`, in the lists that `poll` gives."""
@@ -204,6 +204,10 @@ class Consumer:
             self._drop([cursor.name])  # its topic was deleted: look soon who has what now
             self._looked_ns -= self._metadata_ns
             return []
+
+    def one_by_one(self, messages: list[Message]) -> Iterator[Message]:
+        """Hand out what `poll` has given last one by one, as `records`; it ends where they are to come again."""
+        return self._intake.one_by_one(messages)
 
     def put_back(self, messages: list[Message], handed: int = 0) -> None:
         """Take back what `poll` has given last, but for the first `handed` messages: they come again, before others.

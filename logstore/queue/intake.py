@@ -66,9 +66,11 @@ class Intake:
         self.cursors[name].seek(offset)
 
     def _forget_unread(self, name: TopicPartition) -> None:
-        if self._unread:
-            self._unread = [one for one in self._unread[self._at :] if (one.topic, one.partition) != name]
-            self._at = 0
+        """Forget what was not handed out of a partition, and what is in hand of it; of others that stays in hand."""
+        self._before = self._in_hand()
+        self._before.pop(name, None)
+        self._unread = [one for one in self._unread[self._at :] if (one.topic, one.partition) != name]
+        self._at = 0
 
     def close(self) -> None:
         """Let go of what is being read."""
@@ -117,9 +119,9 @@ class Intake:
         while self._at < len(self._unread):
             message = self._unread[self._at]
             self._at += 1
-            self._is_settled = False
+            self._before, self._is_settled = {}, False
             yield message
-        self._unread, self._at = [], 0
+        self._unread, self._at, self._before = [], 0, {}
 
     def put_back(self, messages: list[Message], handed: int) -> None:
         """Take back messages, but for the first ones."""
@@ -139,8 +141,11 @@ class Intake:
         found = self.positions()
         if self._is_settled:
             return found
-        in_hand = self._before
-        if self._at:
-            one = self._unread[self._at - 1]
-            in_hand = {TopicPartition(one.topic, one.partition): one.offset}
-        return found | {name: at for name, at in in_hand.items() if name in found}
+        return found | {name: at for name, at in self._in_hand().items() if name in found}
+
+    def _in_hand(self) -> dict[TopicPartition, int]:
+        """Where what was handed out last begins, in each partition of which it is."""
+        if not self._at:
+            return dict(self._before)
+        one = self._unread[self._at - 1]
+        return {TopicPartition(one.topic, one.partition): one.offset}

@@ -270,6 +270,41 @@ def test_what_was_committed_does_not_come_again_when_a_later_transaction_is_abor
     assert read(store) == sorted(b"%d" % number for number in range(8))
 
 
+@pytest.mark.parametrize("between", [True, False])
+def test_what_two_aborted_transactions_have_read_comes_again(
+    store: Store, producer: Producer, *, between: bool
+) -> None:
+    fill(store, 10)
+    with Consumer(store, partitions=[IN0], group="g", enable_auto_commit=False, max_poll_records=2) as consumer:
+        with contextlib.suppress(ZeroDivisionError), producer.transaction(consumer):
+            assert [one.offset for _ in range(2) for one in consumer.poll()] == [0, 1, 2, 3]
+            raise ZeroDivisionError
+        with contextlib.suppress(ZeroDivisionError), producer.transaction(consumer):
+            assert not between or [one.offset for one in consumer.poll()] == [0, 1]
+            raise ZeroDivisionError
+        with producer.transaction(consumer):
+            assert [one.offset for one in consumer.poll()] == [0, 1]
+    assert offsets(store) == {IN0: 2}
+
+
+def test_seeking_elsewhere_leaves_the_message_in_hand_to_its_transaction(store: Store, producer: Producer) -> None:
+    fill(store, 4)
+    seen = []
+    with copying(store) as consumer:
+        for message in consumer.records():
+            seen.append(message.value)
+            other = ("in", 1 - message.partition)
+            consumer.seek(other, consumer.position(other))
+            with contextlib.suppress(ZeroDivisionError), producer.transaction(consumer):
+                producer.send("out", message.value)
+                if len(seen) == 1:
+                    raise ZeroDivisionError
+            if len(seen) == 5:
+                break
+    assert sorted(seen) == [b"0", b"0", b"1", b"2", b"3"]
+    assert read(store) == [b"0", b"1", b"2", b"3"]
+
+
 def test_one_message_may_have_several_transactions(store: Store, producer: Producer) -> None:
     fill(store, 3)
     first = []
@@ -507,3 +542,28 @@ def test_transactions_have_an_async_twin(store: Store) -> None:
 
 def _no_disk(*_: object, **__: object) -> Any:
     raise OSError("no disk")
+
+
+def test_a_message_whose_async_transaction_was_aborted_comes_next(store: Store) -> None:
+    fill(store, 8)
+
+    async def copy() -> list[bytes]:
+        seen = []
+        async with (
+            AsyncProducer(store, transactional_id="async") as producer,
+            await AsyncConsumer.open(
+                store, partitions=[IN0], group="g", enable_auto_commit=False, isolation="read_committed"
+            ) as consumer,
+        ):
+            async for message in consumer.records(until_end=True):
+                seen.append(message.value)
+                with contextlib.suppress(ZeroDivisionError):
+                    async with producer.transaction(consumer):
+                        await producer.send("out", message.value)
+                        if len(seen) == 2:
+                            raise ZeroDivisionError
+        return seen
+
+    assert asyncio.run(copy()) == [b"0", b"2", b"2", b"4", b"6"]
+    assert read(store) == [b"0", b"2", b"4", b"6"]
+    assert offsets(store) == {IN0: 4}
