@@ -89,7 +89,11 @@ class TransactionCoordinator:
             owner = TransactionOwner(transactional_id, producer_id, epoch)
             self._begin_life(owner)
             before = known or TransactionMetadata(transactional_id, producer_id, epoch, 0, TransactionStatus.EMPTY)
-            log.write(before.with_producer(producer_id, epoch, timeout_ms, now), durable=True)
+            try:
+                log.write(before.with_producer(producer_id, epoch, timeout_ms, now), durable=True)
+            except BaseException:  # who tries again gets the same epoch, and must not wait for this one
+                self.release(owner)
+                raise
             return owner
 
     def add_partitions(self, owner: TransactionOwner, partitions: Iterable[TopicPartition]) -> None:
@@ -133,8 +137,10 @@ class TransactionCoordinator:
         with self._guard:
             life = self._lives.pop(owner, None)
         if life is not None:
-            self._end_life(owner.producer_id, owner.producer_epoch)
-            life.close()
+            try:
+                self._end_life(owner.producer_id, owner.producer_epoch)
+            finally:
+                life.close()
 
     # ---- for those who wait for a transaction to end
 

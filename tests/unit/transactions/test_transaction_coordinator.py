@@ -202,6 +202,17 @@ def test_a_commit_that_was_decided_is_finished_by_the_same_call_and_cannot_be_ab
     assert (committed(store, T0), committed(store, T1)) == ([b"a"], [b"b"])
 
 
+def test_who_could_not_become_the_owner_can_try_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator = TransactionCoordinator(store)
+    first = coordinator.init_producer("id", 60_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(TransactionLog, "write", _fail)
+        with pytest.raises(OSError, match="no disk"):
+            coordinator.init_producer("id", 60_000)
+    second = coordinator.init_producer("id", 60_000)
+    assert second.producer_epoch == first.producer_epoch + 1
+
+
 @pytest.mark.kafka("TXNC-24")
 @pytest.mark.parametrize("commit", [True, False])
 def test_whoever_comes_next_finishes_what_was_decided(
