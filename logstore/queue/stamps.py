@@ -177,7 +177,7 @@ class TransactionalStamps(Stamps):
         """Commit it. Raises as `TransactionCoordinator.end`; after an OSError it is open still, or decided."""
         self.check_sending()
         try:
-            self._coordinator.end(self._owner, commit=True, durable=durable)
+            self._coordinator.end(self._owner, commit=True, durable=durable, is_begun=bool(self._announced))
         except ProducerFencedError as error:
             self.failed(error)
             raise
@@ -191,7 +191,7 @@ class TransactionalStamps(Stamps):
             self.is_begun = False  # whoever has fenced it has aborted it
             return
         try:
-            self._coordinator.end(self._owner, commit=False, durable=False)
+            self._coordinator.end(self._owner, commit=False, durable=False, is_begun=bool(self._announced))
         except ProducerFencedError as error:
             self.is_begun = False
             self.failed(error)

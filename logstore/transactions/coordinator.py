@@ -109,8 +109,10 @@ class TransactionCoordinator:
             if known.status is not TransactionStatus.ONGOING or not added <= known.partitions:
                 log.write(known.with_partitions(added, self._store.clock.now_ms()), durable=False)
 
-    def end(self, owner: TransactionOwner, *, commit: bool, durable: bool) -> None:
+    def end(self, owner: TransactionOwner, *, commit: bool, durable: bool, is_begun: bool = False) -> None:
         """Commit or abort a transaction, in all its partitions; where none is open nothing is done.
+
+        With `is_begun` there was one: where it has ended meanwhile, it has to have ended so.
 
         Once it is decided, a transaction ends so whatever becomes of this process. With `durable`, what it wrote is on
         disk before it is committed, and so is that on return: a power cut leaves all of it or nothing. Raises
@@ -125,7 +127,7 @@ class TransactionCoordinator:
                     self._flush(known.partitions)
                 known = known.prepared(commit=commit, now_ms=self._store.clock.now_ms())
                 log.write(known, durable=durable)
-            elif known.status.is_prepared and (known.status is TransactionStatus.PREPARE_COMMIT) != commit:
+            elif (is_begun or known.status.is_prepared) and known.status.is_commit != commit:
                 raise InvalidTransactionStateError(
                     f"the transaction of {owner.transactional_id!r} was {'aborted' if commit else 'committed'} already"
                 )

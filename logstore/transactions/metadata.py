@@ -49,6 +49,11 @@ class TransactionStatus(enum.IntEnum):
         return self in (TransactionStatus.PREPARE_COMMIT, TransactionStatus.PREPARE_ABORT)
 
     @property
+    def is_commit(self) -> bool:
+        """Whether it is decided that what was written counts."""
+        return self in (TransactionStatus.PREPARE_COMMIT, TransactionStatus.COMPLETE_COMMIT)
+
+    @property
     def is_open(self) -> bool:
         """Whether partitions may hold data of it whose end they do not know."""
         return self is TransactionStatus.ONGOING or self.is_prepared

@@ -28,6 +28,8 @@ from logstore.queue import Consumer, OffsetsStore, Producer
 from logstore.queue.aio import AsyncConsumer, AsyncProducer
 from logstore.store import Store
 from logstore.testing import ManualClock
+from logstore.transactions import TransactionMetadata, TransactionStatus
+from logstore.transactions.transaction_log import TransactionLog
 
 IN0 = TopicPartition("in", 0)
 
@@ -209,6 +211,27 @@ def test_a_commit_that_fails_once_it_is_decided_counts_and_says_so(
         assert raised.value.__notes__ == ["the transaction is committed; a power cut may take it back"]
         assert consumer.poll() == []
     assert read(store) == [message.value]
+
+
+def test_what_an_interrupted_commit_has_committed_does_not_come_again(
+    store: Store, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, 1)
+    write = TransactionLog.write
+
+    def interrupted(log: TransactionLog, metadata: TransactionMetadata, *, durable: bool) -> None:
+        write(log, metadata, durable=durable)
+        if metadata.status is TransactionStatus.COMPLETE_COMMIT:
+            raise KeyboardInterrupt
+
+    with copying(store) as consumer:
+        with monkeypatch.context() as patch:
+            patch.setattr(TransactionLog, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt), producer.transaction(consumer):
+                producer.send("out", consumer.poll()[0].value)
+        with producer.transaction(consumer):
+            assert consumer.poll() == []
+    assert read(store) == [b"0"]
 
 
 # ---------------------------------------------------------------- consume, process, produce

@@ -202,6 +202,22 @@ def test_a_commit_that_was_decided_is_finished_by_the_same_call_and_cannot_be_ab
     assert (committed(store, T0), committed(store, T1)) == ([b"a"], [b"b"])
 
 
+@pytest.mark.parametrize("commit", [True, False])
+def test_what_others_have_finished_is_not_told_to_have_ended_otherwise(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, commit: bool
+) -> None:
+    coordinator = TransactionCoordinator(store)
+    owner = begun(store, coordinator)
+    with monkeypatch.context() as patch:
+        patch.setattr(TransactionCoordinator, "_mark", _fail)
+        with pytest.raises(OSError, match="no disk"):
+            coordinator.end(owner, commit=commit, durable=False)
+    assert not TransactionCoordinator(store).settle(store.partition(*T0))
+    with pytest.raises(InvalidTransactionStateError, match="already"):
+        coordinator.end(owner, commit=not commit, durable=False, is_begun=True)
+    coordinator.end(owner, commit=commit, durable=False, is_begun=True)
+
+
 def test_who_could_not_become_the_owner_can_try_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     coordinator = TransactionCoordinator(store)
     first = coordinator.init_producer("id", 60_000)
