@@ -117,6 +117,7 @@ class TransactionalStamps(Stamps):
         self.is_begun = False
         self._announced: set[TopicPartition] = set()
         self._failure: BaseException | None = None
+        self._is_ending = False  # whether its commit was tried
         self._is_in_doubt = False  # whether a batch is in its log
         super().__init__(store, codec)
 
@@ -142,10 +143,14 @@ class TransactionalStamps(Stamps):
         self._failure = self._failure or error
 
     def check_sending(self) -> None:
-        """Raise InvalidTransactionStateError outside of a transaction, or in one that can only be aborted."""
+        """Raise InvalidTransactionStateError outside of a transaction, or in one that can only be ended."""
         if not self.is_begun:
             raise InvalidTransactionStateError(
                 f"no transaction of {self._transactional_id!r} is open: send inside `with producer.transaction():`"
+            )
+        if self._is_ending:
+            raise InvalidTransactionStateError(
+                f"committing the transaction of {self._transactional_id!r} has failed: commit it again, or abort it"
             )
         self.check_sound()
 
@@ -173,9 +178,17 @@ class TransactionalStamps(Stamps):
         self.check_sound()
         self.is_begun = True
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether one is open that cannot be committed yet."""
+        return self.is_begun and not self._is_ending
+
     def commit(self, *, durable: bool) -> None:
         """Commit it. Raises as `TransactionCoordinator.end`; after an OSError it is open still, or decided."""
-        self.check_sending()
+        if not self._is_ending:
+            self.check_sending()
+        self.check_sound()
+        self._is_ending = True
         try:
             self._coordinator.end(self._owner, commit=True, durable=durable, is_begun=bool(self._announced))
         except ProducerFencedError as error:
@@ -196,10 +209,13 @@ class TransactionalStamps(Stamps):
             self.is_begun = False
             self.failed(error)
             raise
+        except OSError as error:
+            self.failed(error)  # what was gathered is dropped: it must not be committed without that
+            raise
         self._ended()
 
     def _ended(self) -> None:
-        self.is_begun = False
+        self.is_begun = self._is_ending = False
         self._announced.clear()
         if self._is_in_doubt:
             self._renew()

@@ -35,6 +35,7 @@ class Transactions:
         self._stamps = stamps
         self._is_durable = durability == "always"
         self._offsets = OffsetsStore(store)
+        self._is_left = False  # whether one is open that a `with` could not end
 
     def __repr__(self) -> str:
         return f"<Transactions of {self._desk!r}, {'one' if self._stamps.is_begun else 'none'} open>"
@@ -58,24 +59,39 @@ class Transactions:
             progress.settle()
 
     def _is_committed_after(self, error: BaseException) -> bool:
-        """Abort what is open after an error, unless it turns out to be committed."""
+        """Abort what is open after an error, unless it turns out to be committed.
+
+        What cannot be ended now is ended before the next one begins, if it is known how.
+        """
         if not self._stamps.is_begun:
             return False
+        is_known, is_committed = self._stamps.is_undecided, False
         try:
-            self.abort()
-        except InvalidTransactionStateError:
-            self.commit()
-            error.add_note("the transaction is committed; a power cut may take it back")
-            return True
+            try:
+                self.abort()
+            except InvalidTransactionStateError:
+                is_known = is_committed = True
+                error.add_note("the transaction is committed; a power cut may take it back")
+                self.commit()
         except (LogstoreError, OSError) as problem:
-            error.add_note(f"aborting the transaction failed, too: {problem}")
-        return False
+            self._is_left = is_known
+            error.add_note(f"{'ending' if is_committed else 'aborting'} the transaction failed, too: {problem}")
+        return is_committed
 
     def begin(self) -> None:
         """As `Producer.begin_transaction`."""
         with self._desk.lock:
             self._desk.check_open()
+            if self._is_left and self._stamps.is_begun:
+                self._end_left()
+            self._is_left = False
             self._stamps.begin()
+
+    def _end_left(self) -> None:
+        try:
+            self._stamps.abort()
+        except InvalidTransactionStateError:
+            self._stamps.commit(durable=self._is_durable)
 
     def commit(self) -> None:
         """As `Producer.commit_transaction`."""

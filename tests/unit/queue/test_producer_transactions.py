@@ -28,7 +28,7 @@ from logstore.queue import Consumer, OffsetsStore, Producer
 from logstore.queue.aio import AsyncConsumer, AsyncProducer
 from logstore.store import Store
 from logstore.testing import ManualClock
-from logstore.transactions import TransactionMetadata, TransactionStatus
+from logstore.transactions import TransactionCoordinator, TransactionMetadata, TransactionStatus
 from logstore.transactions.transaction_log import TransactionLog
 
 IN0 = TopicPartition("in", 0)
@@ -232,6 +232,58 @@ def test_what_an_interrupted_commit_has_committed_does_not_come_again(
         with producer.transaction(consumer):
             assert consumer.poll() == []
     assert read(store) == [b"0"]
+
+
+def test_an_abort_that_fails_is_made_up_for_before_the_next_transaction(
+    store: Store, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with pytest.raises(ZeroDivisionError) as raised, producer.transaction():
+            producer.send("out", b"lost").result()
+            producer.send("out", b"dropped")
+            patch.setattr(TransactionLog, "write", _no_disk)
+            raise ZeroDivisionError
+        assert raised.value.__notes__ == ["aborting the transaction failed, too: no disk"]
+        with pytest.raises(OSError, match="no disk"), producer.transaction():
+            pass
+    with pytest.raises(InvalidTransactionStateError, match="can only be aborted: no disk"):
+        producer.send("out", b"outside")
+    with pytest.raises(InvalidTransactionStateError, match="can only be aborted: no disk"):
+        producer.commit_transaction()
+    with producer.transaction():
+        producer.send("out", b"next")
+    assert read(store) == [b"next"]
+
+
+def test_a_commit_that_fails_twice_is_made_up_for_before_the_next_transaction(
+    store: Store, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, 1)
+    with copying(store) as consumer:
+        with monkeypatch.context() as patch:
+            patch.setattr(TransactionCoordinator, "_mark", _no_disk)
+            with pytest.raises(OSError, match="no disk") as raised, producer.transaction(consumer):
+                producer.send("out", consumer.poll()[0].value)
+        assert raised.value.__notes__[1] == "ending the transaction failed, too: no disk"
+        with producer.transaction(consumer):
+            assert consumer.poll() == []
+    assert read(store) == [b"0"]
+    assert offsets(store) == {IN0: 1}
+
+
+def test_nothing_is_sent_into_a_transaction_whose_commit_has_failed(
+    store: Store, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer.begin_transaction()
+    producer.send("out", b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(TransactionCoordinator, "_mark", _no_disk)
+        with pytest.raises(OSError, match="no disk"):
+            producer.commit_transaction()
+    with pytest.raises(InvalidTransactionStateError, match="commit it again, or abort it"):
+        producer.send("out", b"late")
+    producer.commit_transaction()
+    assert read(store) == [b"x"]
 
 
 # ---------------------------------------------------------------- consume, process, produce
