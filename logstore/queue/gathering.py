@@ -354,7 +354,7 @@ class Desk:
             thread.join()
         self.raise_untold()
 
-    def _shut(self, refusal: str) -> None:
+    def _shut(self, refusal: str, *, is_given_up: bool = False) -> None:
         packs: list[Pack] = []
         with self.lock:
             if self._refusal is not None:
@@ -363,7 +363,8 @@ class Desk:
             try:
                 if self._stamps is not None and self._stamps.is_begun:
                     packs = self.discard(TransactionAbortedError("the transaction was aborted"))
-                    self._stamps.abort()
+                    if not is_given_up:  # else this thread may have the locks that this takes: who comes next does it
+                        self._stamps.abort()
                     raise InvalidTransactionStateError("the producer was closed in a transaction, which was aborted")
                 packs = self.write_all()
             finally:
@@ -386,11 +387,11 @@ class Desk:
         finally:
             self.lock.release()
         try:
-            self._shut("was not closed before it was given up")
+            self._shut("was not closed before it was given up", is_given_up=True)
         except InvalidTransactionStateError:
             pass  # that is said below
         except (LogstoreError, OSError) as problem:
-            _logger.error("the transaction of a producer that was not closed could not be aborted: %s", problem)
+            _logger.error("a producer that was not closed could not let go of its transactional id: %s", problem)
         for pack in self._failed:
             if not pack.is_error_seen:
                 _logger.error("%d records for %s were lost: %s", pack.count, pack.lane.name, pack.error)

@@ -394,17 +394,33 @@ def test_one_message_may_have_several_transactions(store: Store, producer: Produ
     assert sorted(first) == read(store) == [b"0", b"1", b"2"]
 
 
-def test_a_producer_that_was_fenced_and_given_up_says_so_in_the_log(
-    store: Store, caplog: pytest.LogCaptureFixture
+def test_a_producer_given_up_whose_id_cannot_be_let_go_says_so_in_the_log(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producer = Producer(store, transactional_id="id")
     producer.begin_transaction()
-    producer.send("out", b"x")
-    producer.flush()
-    Producer(store, transactional_id="id").close()
+    monkeypatch.setattr(TransactionCoordinator, "release", _no_disk)
     del producer
     gc.collect()
-    assert "could not be aborted" in caplog.text
+    assert "could not let go of its transactional id: no disk" in caplog.text
+
+
+def test_a_producer_may_be_given_up_while_its_thread_works_for_another_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producers = [Producer(store, transactional_id="given up")]
+    producers[0].begin_transaction()
+    producers[0].send("out", b"x").result()
+    write = TransactionLog.write
+
+    def collecting(log: TransactionLog, metadata: TransactionMetadata, *, durable: bool) -> None:
+        producers.clear()  # as the garbage collector may do it, under the lock of the ids
+        write(log, metadata, durable=durable)
+
+    monkeypatch.setattr(TransactionLog, "write", collecting)
+    with Producer(store, transactional_id="other") as other, other.transaction():
+        other.send("out", b"y")
+    assert read(store) == [b"y"]
 
 
 def test_offsets_can_be_given_and_the_group_named(store: Store, producer: Producer) -> None:
