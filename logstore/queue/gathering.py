@@ -356,23 +356,27 @@ class Desk:
 
     def _shut(self, refusal: str, *, is_given_up: bool = False) -> None:
         packs: list[Pack] = []
-        with self.lock:
-            if self._refusal is not None:
-                return
-            self._refusal = refusal
-            try:
-                if self._stamps is not None and self._stamps.is_begun:
-                    packs = self.discard(TransactionAbortedError("the transaction was aborted"))
-                    if not is_given_up:  # else this thread may have the locks that this takes: who comes next does it
-                        self._stamps.abort()
-                    raise InvalidTransactionStateError("the producer was closed in a transaction, which was aborted")
-                packs = self.write_all()
-            finally:
-                self.feeds.clear()
-                self._due.notify_all()
-                if self._stamps is not None:
-                    self._stamps.release()
-        self.conclude(packs)
+        try:
+            with self.lock:
+                if self._refusal is not None:
+                    return
+                self._refusal = refusal
+                try:
+                    if self._stamps is not None and self._stamps.is_begun:
+                        packs = self.discard(TransactionAbortedError("the transaction was aborted"))
+                        if not is_given_up:  # else this thread may have the locks for that: who comes next does it
+                            self._stamps.abort()
+                        raise InvalidTransactionStateError(
+                            "the producer was closed in a transaction, which was aborted"
+                        )
+                    packs = self.write_all()
+                finally:
+                    self.feeds.clear()
+                    self._due.notify_all()
+                    if self._stamps is not None:
+                        self._stamps.release()
+        finally:
+            self.conclude(packs)
 
     def abandon(self) -> None:
         """Write what is gathered by a producer that nobody closed, and say so; at the latest when Python ends."""

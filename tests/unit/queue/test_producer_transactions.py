@@ -572,6 +572,18 @@ def test_a_producer_closed_in_a_transaction_aborts_it_and_says_so(store: Store) 
     assert read(store) == []
 
 
+def test_who_waits_for_a_record_is_told_when_its_producer_is_closed_in_the_transaction(store: Store) -> None:
+    producer = Producer(store, transactional_id="id")
+    producer.begin_transaction()
+    told: list[Exception | None] = []
+    future = producer.send("out", b"x")
+    future.add_done_callback(lambda done: told.append(done.exception()))
+    with pytest.raises(InvalidTransactionStateError, match="was closed in a transaction"):
+        producer.close()
+    assert future.done()
+    assert [type(one) for one in told] == [TransactionAbortedError]
+
+
 def test_a_producer_given_up_in_a_transaction_aborts_it_and_warns(store: Store) -> None:
     producer = Producer(store, transactional_id="id")
     producer.begin_transaction()
