@@ -1,7 +1,8 @@
 """Producer and consumer for asyncio: the same ones, whose calls that may wait run in a thread of their own.
 
-Invariant: the loop is never kept waiting for a disk or for messages, and nothing looks again and again: who waits is
-woken. An object belongs to one loop.
+Invariant: the loop is never kept waiting for a sync or for messages, and nothing looks again and again: who waits is
+woken. A batch that is full is written by the call that brings the next record; that takes a lock which others have for
+a moment. An object belongs to one loop.
 """
 
 from __future__ import annotations

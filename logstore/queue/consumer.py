@@ -35,6 +35,7 @@ Offsets = Mapping[TopicPartition, OffsetAndMetadata | int]
 Listener = Callable[[list[TopicPartition]], object]
 
 _REVIEW_NS = 50_000_000  # how often a member looks whether another one has died
+_SETTLE_NS = 500_000_000  # how often a committed reader looks for transactions that nobody ends
 _MS = 1_000_000
 
 
@@ -103,6 +104,7 @@ class Consumer:
         self._group = group
         self._auto_offset_reset: Reset = auto_offset_reset
         self._isolation = ISOLATIONS[isolation]
+        self._is_committed = self._isolation is FetchIsolation.TXN_COMMITTED
         self._decoders = (key_deserializer, value_deserializer)
         self._commits_itself = enable_auto_commit and group is not None
         self._commit_ns = auto_commit_interval_ms * _MS
@@ -119,7 +121,7 @@ class Consumer:
         self._ends = Ends()
         self._end = weakref.finalize(self, self._ends.abandon)
         now = store.clock.monotonic_ns()
-        self._committed_ns = self._looked_ns = self._reviewed_ns = now
+        self._committed_ns = self._looked_ns = self._reviewed_ns = self._settled_ns = now
         try:
             if group is not None and self._fixed is None:
                 self._ends.member = Member(store, group, self._subscribed(), assignor)
@@ -236,6 +238,8 @@ class Consumer:
             due.append(left_ns)
         if ends.member is not None:
             due.append(self._reviewed_ns + _REVIEW_NS - now)
+        if self._is_committed:
+            due.append(self._settled_ns + _SETTLE_NS - now)
         if self._commits_itself:
             due.append(max(self._committed_ns + self._commit_ns - now, _MS))
         if not self._is_woken:
@@ -264,6 +268,7 @@ class Consumer:
         if self._commits_itself and now - self._committed_ns >= self._commit_ns:
             self._commit_all()
         is_thorough = is_first or now - self._looked_ns >= self._metadata_ns
+        is_settling = self._is_committed and (is_first or now - self._settled_ns >= _SETTLE_NS)
         if is_thorough:
             self._looked_ns = now
         if member is None:
@@ -272,16 +277,16 @@ class Consumer:
         elif is_thorough or now - self._reviewed_ns >= _REVIEW_NS or (self._ends.was_woken and member.has_news()):
             self._reviewed_ns = now
             self._look_at_group(member, self._subscribed() if is_thorough else None)
-        if is_thorough:
+        if is_settling:
+            self._settled_ns = now
             self._settle()
         self._ends.was_woken = False
 
     def _settle(self) -> None:
         """End transactions that keep committed readers waiting, or will, and that nobody else will end."""
-        if self._isolation is FetchIsolation.TXN_COMMITTED:
-            for cursor in self._cursors.values():
-                if cursor.is_undecided():
-                    self._offsets.settle(self._store.partition(*cursor.name))
+        for cursor in self._cursors.values():
+            if cursor.is_undecided():
+                self._offsets.settle(self._store.partition(*cursor.name))
 
     def _look_alone(self, *, is_first: bool) -> None:
         """Without a group all partitions are its own; with fixed ones these. Those that come later it reads from the

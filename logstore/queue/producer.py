@@ -358,7 +358,11 @@ class Producer:
         self._transactional().send_offsets(offsets, group)
 
     def commit_transaction(self) -> None:
-        """Write all that is gathered, and commit. Raises as `transaction`: it is open then, and can be aborted."""
+        """Write all that is gathered, and commit. Raises as `transaction`.
+
+        It is open then, and can be aborted; after an OSError it may be decided that it is committed: then to abort is
+        refused, and to commit again finishes it.
+        """
         self._transactional().commit()
 
     def abort_transaction(self) -> None:

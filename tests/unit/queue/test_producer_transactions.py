@@ -526,7 +526,7 @@ def test_a_reader_does_not_wait_for_a_killed_producer(store: Store, *, decided: 
 
     with Child(work) as child:
         assert child.hear() == "ready"
-        with Consumer(store, "out", isolation="read_committed", metadata_interval_ms=20) as consumer:
+        with Consumer(store, "out", isolation="read_committed", metadata_interval_ms=300_000) as consumer:
             with Producer(store) as plain:
                 plain.send("out", b"plain", partition=0)
                 plain.send("out", b"plain", partition=1)
