@@ -35,6 +35,7 @@ PRIORITIES_MAX = 100
 GET_MAX = 10_000
 _LOOK_NS = 250_000_000  # between two looks for workers that have died
 _FOREVER = 1 << 30
+_DOUBLINGS_MAX = 40  # of a delay; nobody waits for longer
 
 
 class WorkQueue:
@@ -50,6 +51,9 @@ class WorkQueue:
             crash up to 256 jobs that may have been taken count as delivered (only those that were, where it is 1).
         dead_letter: the topic for those, made where it is not there; None: they are only counted, and lost. `{name}`
             in it is the queue's name. A job may be there twice after a crash.
+        redelivery_delay, redelivery_delay_max: seconds until a job that is given back, or whose work has raised, comes
+            again, unless `nack` says: so many after its first delivery, twice as many after each further one, at most
+            the latter.
         priorities: how many; jobs of a higher one are looked at first. The number only grows.
         retention: `keep` all jobs in the topic as its settings say, or delete segments whose jobs are all finished
             (`consumed`): they are gone then for all other readers of the topic, too.
@@ -74,6 +78,8 @@ class WorkQueue:
         visibility_timeout: float = 30.0,
         max_deliveries: int | None = 5,
         dead_letter: str | None = "{name}.dead",
+        redelivery_delay: float = 0.0,
+        redelivery_delay_max: float = 3600.0,
         priorities: int = 1,
         retention: str = "keep",
         serialize: Callable[[Any], bytes] | None = None,
@@ -83,11 +89,14 @@ class WorkQueue:
         if detached and store.mode == "exclusive":
             raise ValueError("in a store of one process alone, nobody else could settle what is acquired as detached")
         _check(durability, visibility_timeout, max_deliveries, priorities, retention)
+        if redelivery_delay < 0 or redelivery_delay_max < 0:
+            raise ValueError("a delay of redelivery is not negative")
         self.name = name
         self.store = store
         self.deserialize = deserialize
         self._serialize = serialize
         self._durability = durability
+        self._redelivery_ms, self._redelivery_max_ms = _ms(redelivery_delay), _ms(redelivery_delay_max)
         deliveries = _FOREVER if max_deliveries is None else max_deliveries
         letters = None if dead_letter is None else dead_letter.replace("{name}", name)
         if letters == name:
@@ -278,13 +287,18 @@ class WorkQueue:
         else:
             self._settler.acknowledge_all(list(jobs))
 
-    def nack(self, job: Job, delay: float = 0.0) -> None:
-        """Let a job be available again, in `delay` seconds; a dead letter after too many deliveries. As `Job.nack`."""
-        if delay < 0:
+    def nack(self, job: Job, delay: float | None = None) -> None:
+        """Let a job be available again, in `delay` seconds or as `redelivery_delay` says. As `Job.nack`."""
+        if delay is not None and delay < 0:
             raise ValueError(f"a delay of {delay} s is none")
         self._files.check_open()
-        self._settler.give_back(job, _ms(delay))
+        self._settler.give_back(job, self._redelivery(job) if delay is None else _ms(delay))
         self._waiting.wake()
+
+    def _redelivery(self, job: Job) -> int:
+        """Milliseconds until a job comes again."""
+        doublings = min(job.delivery_count - 1, _DOUBLINGS_MAX)
+        return min(self._redelivery_ms << doublings, self._redelivery_max_ms)
 
     def extend(self, job: Job, seconds: float) -> None:
         """Have a job for so many seconds more from now on. As `Job.extend`."""

@@ -130,8 +130,11 @@ class Job:
         """It is done. As durable on return as the queue says. Raises JobLostError, QueueClosedError, OSError."""
         self._queue.ack(self)
 
-    def nack(self, delay: float = 0.0) -> None:
-        """Let it be available again, in `delay` seconds; a dead letter after too many deliveries. Raises as `ack`."""
+    def nack(self, delay: float | None = None) -> None:
+        """Let it be available again, in `delay` seconds; a dead letter after too many deliveries. Raises as `ack`.
+
+        Without `delay` the queue says when: see its `redelivery_delay`.
+        """
         self._queue.nack(self, delay)
 
     def extend(self, seconds: float) -> None:

@@ -193,6 +193,26 @@ def test_a_job_that_was_given_back_comes_at_once_or_after_its_delay(place: Place
     assert taken(queue).delivery_count == 3
 
 
+def test_a_queue_may_let_jobs_come_again_later_each_time(place: Place) -> None:
+    queue = place.queue(redelivery_delay=2, redelivery_delay_max=5, max_deliveries=None)
+    queue.put(b"a")
+    for seconds in (2, 4, 5, 5):
+        with pytest.raises(ZeroDivisionError), taken(queue):
+            raise ZeroDivisionError
+        place.clock.advance(seconds * 1000 - 1)
+        assert queue.get(0) is None
+        place.clock.advance(1)
+    taken(queue).nack(delay=0)  # this once
+    taken(queue).nack()
+    queue = place.reopened(queue, max_deliveries=None)
+    assert queue.get(0) is None
+    place.clock.advance(5_000)
+    assert taken(queue).delivery_count == 7
+    for wrong in ({"redelivery_delay": -1}, {"redelivery_delay_max": -1}):
+        with pytest.raises(ValueError, match="redelivery"):
+            place.queue("other", **wrong)
+
+
 def test_a_job_as_a_context_manager_is_acknowledged_unless_there_is_an_exception(place: Place) -> None:
     queue = place.queue()
     queue.put(b"a")
