@@ -131,7 +131,8 @@ class OffsetsStore:
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """The same once no transaction is open that commits for any of `partitions` (CLUSTER §7.6).
 
-        Waits for transactions of others to end, at most until their timeout; those of dead processes end here.
+        Waits for transactions of others to end, at most until their timeout; those of dead processes end here. One of
+        this thread's own is waited for like any other: end it before.
         """
         wanted = frozenset(partitions)
         while True:
